@@ -1,0 +1,1 @@
+"""The components: typed signatures around canaryflow's library. One file each, no logic."""

@@ -1,0 +1,1 @@
+"""The pipelines: which components, in which order, under which conditions."""
