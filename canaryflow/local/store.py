@@ -68,8 +68,8 @@ def _label(kind: Kind, field: str, value: object) -> str:
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
     message = (
-        f'{kind.kind}.{kind.group} "{value}" is invalid: metadata.{field}: Invalid value: {value!r}: a lowercase '
-        "RFC 1123 label must consist of lower case alphanumeric characters or '-'"
+        f'{kind.kind}.{kind.group} "{value}" is invalid: metadata.{field}: Invalid value: {value!r}: '
+        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-'"
     )
     raise ApiFailure(422, "Invalid", message)
 
