@@ -1,0 +1,1 @@
+"""Rows in: sources, the contract data must meet, validation, the profile, the split and the samples."""
