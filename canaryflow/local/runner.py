@@ -1,7 +1,7 @@
-"""The process that runs one compiled pipeline through KFP's local runner: ``python -m canaryflow.local.runner FILE``.
+"""The process that runs one compiled pipeline through KFP's local runner.
 
-It is a process of its own so that everything it starts can be stopped together, and so that KFP's log, which holds
-whole executor messages, goes to a file.
+It is a process of its own so that everything it starts can be stopped together, and so that KFP's log,
+which holds whole executor messages, goes to a file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import FrameType
 
 
 def main(argv: list[str]) -> int:
-    """Run the pipeline that a JSON file describes: its path, its arguments, and the folder for its artifacts."""
+    """Run the pipeline that a JSON file describes: its path, arguments, and folder for artifacts."""
     signal.signal(signal.SIGTERM, _stop_group)
     job = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
 

@@ -1,0 +1,315 @@
+"""The command `canaryflow`: what a person says, checked and handed to the library.
+
+Exit status: 0 when it did what was asked, 1 when a gate failed or a canary was rolled back, 2 on bad
+input or a missing part, 130 on Ctrl-C, 143 on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from canaryflow import __version__
+from canaryflow.errors import CanaryflowError, GateFailed, InputError
+
+if TYPE_CHECKING:
+    from canaryflow.local.run import RunResult
+
+_PATH = click.Path(path_type=Path)
+_WORKSPACE = click.option(
+    "--workspace", type=_PATH, default=Path("workspace"), show_default=True, help="Keeps what runs share."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+def cli(debug: bool) -> None:
+    """From raw data to live traffic: gated, canaried on real requests, rolled back by evidence."""
+
+
+@cli.command()
+@click.option("-f", "--file", type=_PATH, help="Parameters, as YAML.")
+@click.option("-p", "--parameter", "pairs", multiple=True, metavar="KEY=VALUE", help="Wins over the file.")
+@_WORKSPACE
+@click.option("--pipeline", type=_PATH, help="A compiled pipeline; train_and_deploy when left out.")
+@click.option(
+    "--replay", default="", metavar="FILE|none", help="A canary's traffic; the test split if left out."
+)
+@click.option("--rate", default=400.0, show_default=True, help="Requests a second of the replay.")
+@click.option("--port", default=0, help="The gateway's port; 0 takes a free one.")
+def run(
+    file: Path | None,
+    pairs: tuple[str, ...],
+    workspace: Path,
+    pipeline: Path | None,
+    replay: str,
+    rate: float,
+    port: int,
+) -> None:
+    """Run the pipeline on this machine, with no cluster.
+
+    The workspace keeps the live model, the store and the tracking; a later run carries on from there.
+    What this command starts it stops again, unless `canaryflow local up` keeps the platform running.
+    """
+    from canaryflow import pipeline_path
+    from canaryflow.local import platform
+    from canaryflow.local.display import Display, report_links
+    from canaryflow.local.run import PipelineRun, Replay
+    from canaryflow.local.workspace import Workspace
+    from canaryflow.parameters import resolve
+
+    path = (pipeline or pipeline_path()).resolve()
+    place = Workspace(workspace)
+    arguments = resolve(path, file, pairs, **place.arguments())
+    traffic = None if replay == "none" else Replay(_readable(Path(replay)) if replay else None, rate)
+    display = Display()
+    with platform.running(workspace, port) as live, display.busy("pipeline ..."):
+        result = PipelineRun(workspace, live.api, path, arguments, traffic, display.listen).run()
+    display.heading("Reports")
+    display.links(report_links(result))
+    _end(result)
+
+
+@cli.command()
+@click.option("--workspace", type=_PATH, help="A new folder; made under the temporary folder when left out.")
+@click.option("--sabotage", type=click.Choice(["errors", "slow"]), help="Spoil the canary after its gates.")
+@click.option("--rate", default=400.0, show_default=True, help="Requests a second of the replay.")
+@click.option("--port", default=0, help="The gateway's port; 0 takes a free one.")
+def demo(workspace: Path | None, sabotage: str | None, rate: float, port: int) -> None:
+    """Do the whole mission on real flights: two models, the second a canary on live traffic."""
+    import tempfile
+
+    from canaryflow.local import platform
+    from canaryflow.local.demo import Demo
+    from canaryflow.local.display import Display
+    from canaryflow.local.workspace import Workspace
+
+    if workspace is None:
+        workspace = Path(tempfile.mkdtemp(prefix="canaryflow-"))
+    elif workspace.is_dir() and any(workspace.iterdir()):
+        raise InputError(f"--workspace {workspace}: is not empty; expected a new folder")
+    display = Display()
+    try:
+        Demo(Workspace(workspace.resolve()), port, sabotage or "", rate).run(display)
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            display.heading("Serving until Ctrl-C")
+            _wait()
+    finally:
+        platform.down(workspace)
+
+
+@cli.group()
+def sample() -> None:
+    """Data to start from."""
+
+
+@sample.command("flights")
+@click.option(
+    "--to", "folder", type=_PATH, required=True, help="Folder for database, contract and parameters."
+)
+def sample_flights(folder: Path) -> None:
+    """Write the flights of 2013 from New York, with a contract and parameters to start from."""
+    from canaryflow.data.samples import write_flights
+
+    written = write_flights(folder)
+    click.echo(f"{written.database}\n{written.contract}\n{written.params}\n{written.replay}")
+    click.echo(f"next: canaryflow run -f {written.params}")
+
+
+@cli.group()
+def local() -> None:
+    """The platform on this machine: gateway, operator, servers."""
+
+
+@local.command("up")
+@_WORKSPACE
+@click.option("--port", default=0, help="The gateway's port; 0 takes a free one.")
+def local_up(workspace: Path, port: int) -> None:
+    """Start it, and leave it running."""
+    from canaryflow.local import platform
+
+    live = platform.up(workspace, port)
+    click.echo(f"gateway {live.gateway}\napi     {live.api}")
+
+
+@local.command("down")
+@_WORKSPACE
+def local_down(workspace: Path) -> None:
+    """Stop it with everything it started."""
+    from canaryflow.local import platform
+
+    platform.down(workspace)
+
+
+@local.command("status")
+@_WORKSPACE
+def local_status(workspace: Path) -> None:
+    """Say what is running."""
+    import json
+
+    from canaryflow.local import platform
+
+    click.echo(json.dumps(platform.status(workspace), indent=2))
+
+
+@cli.command("compile")
+@click.option("--image", help="Image of every step; this version's own when left out.")
+@click.option("--pipeline", default="train_and_deploy", show_default=True)
+@click.option("--to", "target", type=_PATH, help="File to write; standard output when left out.")
+@click.option("--checkout", type=_PATH, help="Compile everything in a checkout, in place.")
+@click.option("--check", is_flag=True, help="With --checkout: change nothing, fail if a file is not current.")
+def compile_command(
+    image: str | None, pipeline: str, target: Path | None, checkout: Path | None, check: bool
+) -> None:
+    """Write a pipeline as YAML, to upload to the dashboard or to apply."""
+    from canaryflow.compile import compile_checkout, compile_pipeline
+
+    if checkout is not None:
+        _compile_in_place(compile_checkout(checkout), checkout, check)
+        return
+    text = compile_pipeline(pipeline, image)
+    if target is None:
+        click.echo(text, nl=False)
+    else:
+        _write(target, text)
+
+
+def _compile_in_place(texts: dict[Path, str], checkout: Path, check: bool) -> None:
+    stale = []
+    for name, text in texts.items():
+        path = checkout / name
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(str(name))
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, text)
+    if check and stale:
+        raise GateFailed(f"not current: {', '.join(stale)}; run `make compile` and commit the result")
+    click.echo(
+        f"{len(texts)} files, {len(stale)} written" if not check else f"{len(texts)} files are current"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+@cli.group()
+def contract() -> None:
+    """The rules that data must meet."""
+
+
+@contract.command("infer")
+@click.argument("source")
+@click.option("--query", default="", help="SQL, for a database source.")
+def contract_infer(source: str, query: str) -> None:
+    """Print a contract to start from, as seen in SOURCE (CSV, Parquet, sqlite:///PATH)."""
+    import tempfile
+
+    import yaml
+
+    from canaryflow.data.contract import infer
+    from canaryflow.data.sources import ingest
+
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "table"
+        ingest(source, query, {}, table)
+        click.echo(yaml.safe_dump(infer(table), sort_keys=False), nl=False)
+
+
+@contract.command("check")
+@click.argument("file", type=_PATH)
+def contract_check(file: Path) -> None:
+    """Read a contract, and say whether it can be used."""
+    from canaryflow.data.contract import Contract
+
+    rules = Contract.load(file)
+    click.echo(
+        f"{file}: {len(rules.columns)} columns, {len(rules.features)} features, target {rules.target[0]}"
+    )
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def serve(arguments: tuple[str, ...]) -> None:
+    """Serve a bundle: canaryflow serve BUNDLE [--port P]."""
+    from canaryflow.serving.__main__ import main as serve_bundle
+
+    sys.exit(serve_bundle(list(arguments)))
+
+
+@cli.command("report")
+@click.argument("file", type=_PATH)
+def show_report(file: Path) -> None:
+    """Print the verdict that a report carries; exit 1 where it is a failure."""
+    from canaryflow.report import read_verdict
+
+    verdict = read_verdict(file)
+    click.echo(f"{verdict.gate}: {'passed' if verdict.passed else 'failed'}. {verdict.summary}")
+    for check in verdict.checks:
+        mark = "ok  " if check.passed else "warn" if check.severity == "warning" else "FAIL"
+        click.echo(f"  {mark}  {check.name}: found {check.found}, expected {check.expected}")
+    if not verdict.passed:
+        sys.exit(GateFailed.exit_code)
+
+
+def main() -> NoReturn:
+    """Run the command; an error for a person is one line on standard error."""
+    debug = "--debug" in sys.argv
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
+    try:
+        cli(prog_name="canaryflow", standalone_mode=False)
+        sys.exit(0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("canaryflow: stopped", err=True)
+        sys.exit(130)
+    except CanaryflowError as error:
+        if debug:
+            raise
+        click.echo(f"canaryflow: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        # A full disk, a folder without permission: the thing is named, a traceback would only hide it.
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"canaryflow: {where}{error.strerror or error}", err=True)
+        sys.exit(2)
+
+
+def _terminated(signum: int, frame: FrameType | None) -> None:
+    """End as on Ctrl-C: every `finally` on the way out stops what it started."""
+    raise SystemExit(128 + signum)
+
+
+def _wait() -> None:
+    while True:
+        time.sleep(3600)
+
+
+def _readable(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"--replay {path}: no such file; expected Parquet, or none")
+    return path.resolve()
+
+
+def _end(result: RunResult) -> None:
+    if result.exit_code:
+        click.echo(f"canaryflow: {result.message}", err=True)
+        sys.exit(result.exit_code)
+    click.echo(result.message)
