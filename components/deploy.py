@@ -38,12 +38,11 @@ def deploy(
     from canaryflow.stage import emit, stage
 
     with stage("deploy"), tempfile.TemporaryDirectory() as folder:
-        from canaryflow.delivery.deploy import deploy as deploy_bundle
-        from canaryflow.storage import fetch_bundle
-
         from canaryflow.bundle.format import Bundle
         from canaryflow.delivery.cluster import connect
+        from canaryflow.delivery.deploy import deploy as deploy_bundle
         from canaryflow.delivery.seldon import ServerSpec
+        from canaryflow.storage import fetch_bundle
 
         bundle = Bundle.open(fetch_bundle(bundle_uri, Path(folder)))
         spec = ServerSpec(

@@ -39,12 +39,11 @@ def evaluate(
     from canaryflow.stage import emit, stage
 
     with stage("evaluate"), tempfile.TemporaryDirectory() as folder:
+        from canaryflow.data.contract import Contract
         from canaryflow.model.evaluation import Gates
         from canaryflow.model.evaluation import evaluate as judge
         from canaryflow.model.tracking import Tracking, champion_uri
         from canaryflow.storage import fetch_bundle
-
-        from canaryflow.data.contract import Contract
 
         rules = Contract.parse(contract, "parameter contract")
         uri = champion_uri(tracking_uri, name)

@@ -17,10 +17,11 @@ def ingest(source: str, query: str, query_args: dict, dataset: dsl.Output[dsl.Da
     """
     from pathlib import Path
 
-    from canaryflow.stage import stage
+    from canaryflow.stage import emit, stage
 
     with stage("ingest"):
         from canaryflow.data.sources import ingest as read_source
 
         summary = read_source(source, query, query_args, Path(dataset.path))
         dataset.metadata.update(rows=summary.rows, digest=summary.digest)
+        emit("ingested", rows=summary.rows)

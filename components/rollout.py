@@ -55,12 +55,11 @@ def rollout(
     from canaryflow.stage import emit, stage
 
     with stage("rollout"):
+        from canaryflow.delivery.cluster import connect
+        from canaryflow.delivery.metrics import connect_metrics
         from canaryflow.delivery.rollout import RolloutPlan
         from canaryflow.delivery.rollout import rollout as roll_out
         from canaryflow.model.tracking import promote_champion
-
-        from canaryflow.delivery.cluster import connect
-        from canaryflow.delivery.metrics import connect_metrics
 
         plan = RolloutPlan(
             steps=tuple(int(step) for step in canary_steps),

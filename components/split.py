@@ -29,9 +29,8 @@ def split(
     from canaryflow.stage import emit, stage
 
     with stage("split"):
-        from canaryflow.data.split import split as split_table
-
         from canaryflow.data.contract import Contract
+        from canaryflow.data.split import split as split_table
 
         rules = Contract.parse(contract, "parameter contract")
         summary = split_table(
@@ -39,8 +38,8 @@ def split(
         )
         emit(
             "split",
-            train=train_set.path,
             test=test_set.path,
             target=rules.target[0],
-            boundary=summary.boundary,
+            train_rows=summary.train_rows,
+            test_rows=summary.test_rows,
         )

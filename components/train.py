@@ -38,11 +38,10 @@ def train(
     from canaryflow.stage import emit, stage
 
     with stage("train"):
+        from canaryflow.data.contract import Contract
         from canaryflow.model.tracking import Tracking
         from canaryflow.model.training import TrainSpec
         from canaryflow.model.training import train as train_model
-
-        from canaryflow.data.contract import Contract
 
         rules = Contract.parse(contract, "parameter contract")
         spec = TrainSpec(name, estimator, int(search_trials), int(cv_folds), int(seed))

@@ -22,10 +22,9 @@ def validate(dataset: dsl.Input[dsl.Dataset], contract: dict, report: dsl.Output
     from canaryflow.stage import emit, stage
 
     with stage("validate"):
+        from canaryflow.data.contract import Contract
         from canaryflow.data.validation import validate as check
         from canaryflow.data.validation import write_report
-
-        from canaryflow.data.contract import Contract
 
         rules = Contract.parse(contract, "parameter contract")
         validation = check(Path(dataset.path), rules)
