@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from types import TracebackType
@@ -60,7 +61,7 @@ class TableWriter:
     def __init__(self, path: Path) -> None:
         self.rows = 0
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._temporary = _temporary(path)
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> TableWriter:
@@ -98,3 +99,31 @@ class TableWriter:
 
 def _unwritable(path: Path, error: OSError) -> PlatformError:
     return PlatformError(f"{path}: cannot be written ({error.strerror or error}), expected a disk with room")
+
+
+def sink(frame: pl.LazyFrame, path: Path) -> None:
+    """Stream a lazy frame into a table that appears under its name only when all of it is there.
+
+    Raises:
+        PlatformError: The disk is full or cannot be written.
+        polars.exceptions.PolarsError: The frame cannot be computed.
+    """
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.sink_parquet(temporary, compression="zstd", row_group_size=BATCH_ROWS)
+        os.replace(temporary, path)  # noqa: PTH105 - the atomic one, by its name
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes (hex, 64 characters)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
