@@ -1,0 +1,126 @@
+"""The two ways out of a canary: promotion and roll-back.
+
+Each looks at what is there before every change, so it can be begun again at any point, by any process. The order of the
+changes is what loses no request: see the tables in the documentation of Seldon's behaviour under load.
+"""
+
+from __future__ import annotations
+
+from canaryflow.delivery import changes, seldon
+from canaryflow.delivery.cluster import Unavailable
+from canaryflow.delivery.driver import Driver
+from canaryflow.delivery.seldon import CANARY, MAIN
+from canaryflow.errors import PlatformError
+
+FOLLOW_SECONDS = 10.0  # a healthy operator moves the gateway's weights in tenths of a second
+DRAIN_SECONDS = 1.0  # the last request of the old weights is on its way 0.3 s after the change
+READY_SECONDS = 600.0  # nodes may have to be added
+
+
+class CannotPromote(PlatformError):  # noqa: N818 - a state of affairs
+    """The canary cannot carry everything; main still serves the old version."""
+
+
+def roll_back(driver: Driver) -> None:
+    """Take the canary out of the traffic and away, and put main's own scaling back.
+
+    Raises:
+        Conflict: Something else changed the object: begin again.
+        Unavailable: The API is away, or the gateway does not follow: begin again.
+    """
+    live = driver.look()
+    if seldon.find(live.sdep, CANARY) is not None:
+        if live.weights.get(CANARY, 0) > 0 and not live.frozen:
+            # A healthy canary finishes what it has begun before it goes.
+            if seldon.weights(live.sdep)[CANARY] != 0:
+                driver.write(changes.shift(0))
+            if driver.until(lambda now: now.carries(0), FOLLOW_SECONDS):
+                driver.clock.sleep(DRAIN_SECONDS)
+        driver.write(changes.remove_canary())
+        driver.note("canary removed, main takes all traffic")
+    if not driver.until(lambda now: now.carries(0), FOLLOW_SECONDS / 2):
+        _unfreeze(driver)
+    driver.state.phase = "done"
+    driver.write(changes.scale(seldon.main_of(driver.sdep), *driver.state.main_scaling))
+
+
+def _unfreeze(driver: Driver) -> None:
+    """Main has a pod that does not get ready, and the operator holds the weights: ask for no more than are ready."""
+    live = driver.look()
+    ready = live.ready_replicas(MAIN)
+    main = seldon.main_of(live.sdep)
+    if ready > 0:
+        driver.note(f"the gateway does not follow: main's replicas limited to the {ready} that are ready")
+        driver.write(changes.scale(main, min(seldon.scaling(main)[0], ready), ready))
+    if not driver.until(lambda now: now.carries(0), FOLLOW_SECONDS):
+        raise Unavailable(
+            f"SeldonDeployment {driver.name}: the gateway still sends {dict(live.weights)}, expected all to main; "
+            f"{_why(driver, MAIN)}"
+        )
+
+
+def promote(driver: Driver) -> None:
+    """Let main run the canary's version, with no capacity lost and no request on the old version again.
+
+    Raises:
+        CannotPromote: The canary did not get ready to carry everything, and main is as it was.
+        Conflict: Something else changed the object: begin again.
+        Unavailable: The API is away, or main's new pods do not get ready: begin again.
+    """
+    sdep = driver.read()
+    canary = seldon.find(sdep, CANARY)
+    if canary is not None:
+        if seldon.version_of(seldon.main_of(sdep)) != seldon.version_of(canary):
+            _hand_over(driver)
+        _hand_back(driver)
+        return
+    driver.state.phase = "done"
+    driver.write(changes.scale(seldon.main_of(sdep), *driver.state.canary_scaling))
+
+
+def _hand_over(driver: Driver) -> None:
+    """All traffic to the canary, with as many pods as main has; then main's update, while it is idle."""
+    canary = seldon.find(driver.sdep, CANARY) or {}
+    least, most = seldon.scaling(canary)
+    floor = max(least, driver.state.floor)
+    if grow := changes.scale(canary, floor, max(most, floor)):
+        driver.write(grow)
+    if not driver.until(lambda now: now.ready(CANARY), READY_SECONDS):
+        raise CannotPromote(f"the canary did not get {floor} replicas ready: {_why(driver, CANARY)}")
+    if seldon.weights(driver.sdep)[CANARY] != 100:
+        driver.write(changes.shift(100))
+        driver.note("canary takes all traffic")
+    if not driver.until(lambda now: now.carries(100), FOLLOW_SECONDS):
+        raise CannotPromote(f"the gateway does not follow: {_why(driver, MAIN)}")
+    driver.clock.sleep(DRAIN_SECONDS)
+    driver.read()
+    main, canary = seldon.main_of(driver.sdep), seldon.find(driver.sdep, CANARY) or {}
+    driver.write(changes.copy_canary_into_main(main, canary, driver.state.floor))
+    driver.note(f"main, idle, is updated to {driver.state.canary_version}")
+
+
+def _hand_back(driver: Driver) -> None:
+    """All traffic to the new main once it is whole; then the canary goes, and main's floor."""
+    if not driver.until(lambda now: now.ready(MAIN), READY_SECONDS, twice=True):
+        raise Unavailable(
+            f"SeldonDeployment {driver.name}: main's new pods do not get ready, the canary carries everything; "
+            f"{_why(driver, MAIN)}"
+        )
+    if seldon.weights(driver.sdep)[CANARY] != 0:
+        driver.write(changes.shift(0))
+        driver.note("main takes all traffic again")
+    if not driver.until(lambda now: now.carries(0), FOLLOW_SECONDS):
+        raise Unavailable(
+            f"SeldonDeployment {driver.name}: the gateway does not follow; {_why(driver, MAIN)}"
+        )
+    driver.clock.sleep(DRAIN_SECONDS)
+    driver.read()
+    scale = changes.scale(seldon.main_of(driver.sdep), *driver.state.canary_scaling)
+    driver.state.phase = "done"
+    driver.write([*changes.remove_canary(), *scale])
+    driver.note("canary removed")
+
+
+def _why(driver: Driver, predictor: str) -> str:
+    lines = driver.cluster.troubles(driver.name, predictor)
+    return "; ".join(lines) or "its pods give no reason"

@@ -1,0 +1,317 @@
+"""A SeldonDeployment, built from typed values and read back.
+
+The types are those of ``machinelearning.seldon.io/v1`` in Seldon Core 1.17 and 1.18. Without Seldon's executor
+(the default) the model's server answers the external API itself, pods drain, and an HPA can be edited without a
+restart of the pods.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from canaryflow.errors import InputError, PlatformError
+
+GROUP, VERSION, PLURAL = "machinelearning.seldon.io", "v1", "seldondeployments"
+MAIN: Final = "main"
+CANARY: Final = "canary"
+CONTAINER = "model"
+HTTP_PORT, MANAGEMENT_PORT = 9000, 6000
+BUNDLE_ENV = "CANARYFLOW_BUNDLE_URI"
+BUNDLE_DIR = "/bundle"
+NO_EXECUTOR = "seldon.io/no-engine"
+
+Predictor = dict[str, Any]
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_DRAIN_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """What one predictor runs, and how far it scales.
+
+    Attributes:
+        image: The server's image.
+        bundle_uri: Where the bundle is: a local path, file:// or s3://.
+        version: The bundle's version; it labels the metrics, so it must change with the bundle.
+        min_replicas: The fewest pods.
+        max_replicas: The most pods.
+        cpu_target: The HPA's target for the model's container, in percent of its request.
+        memory_target: The same for memory.
+        cpu_request: A Kubernetes quantity, as are the next three.
+        memory_request: See above.
+        cpu_limit: See above.
+        memory_limit: See above.
+        executor: Put Seldon's executor before the server.
+        fetch_image: The image whose ``python -m canaryflow.storage`` brings the bundle; empty takes ``image``.
+        store_secret: A Secret whose keys become the fetching container's environment; empty for none.
+
+    Raises:
+        InputError: A value is empty or out of its range.
+    """
+
+    image: str
+    bundle_uri: str
+    version: str
+    min_replicas: int = 2
+    max_replicas: int = 10
+    cpu_target: int = 70
+    memory_target: int = 80
+    cpu_request: str = "250m"
+    memory_request: str = "512Mi"
+    cpu_limit: str = "500m"
+    memory_limit: str = "1Gi"
+    executor: bool = False
+    fetch_image: str = ""
+    store_secret: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("image", "bundle_uri", "version"):
+            if not getattr(self, name):
+                raise InputError(f"{name}: found nothing, expected a value")
+        if not 1 <= self.min_replicas <= self.max_replicas <= 1000:
+            raise InputError(
+                f"min_replicas, max_replicas: found {self.min_replicas}, {self.max_replicas}, "
+                "expected 1 <= min_replicas <= max_replicas <= 1000"
+            )
+        for name in ("cpu_target", "memory_target"):
+            if not 1 <= getattr(self, name) <= 100:
+                raise InputError(f"{name}: found {getattr(self, name)}, expected a percentage from 1 to 100")
+
+
+def seldon_deployment(name: str, namespace: str, main: ServerSpec) -> dict[str, Any]:
+    """A SeldonDeployment with one predictor, main, that takes all traffic.
+
+    Args:
+        name: A DNS label; with the longest predictor and container it must stay under 63 characters, or the
+            operator replaces the names of what it makes by digests.
+        namespace: Where it goes.
+        main: What main runs.
+
+    Raises:
+        InputError: The name is no DNS label, or is too long.
+    """
+    limit = 63 - len(f"-{CANARY}-0-{CONTAINER}")
+    if not _DNS_LABEL.fullmatch(name) or len(name) > limit:
+        raise InputError(
+            f"name: found {name!r}, expected at most {limit} lower-case letters, digits and '-', "
+            "beginning and ending with a letter or digit"
+        )
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "SeldonDeployment",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"app.kubernetes.io/managed-by": "canaryflow"},
+            "annotations": {},
+        },
+        "spec": {
+            "name": name,
+            "protocol": "seldon",
+            "predictors": [predictor(MAIN, main, 100)],
+        },
+    }
+
+
+def predictor(name: str, spec: ServerSpec, traffic: int, min_replicas: int | None = None) -> Predictor:
+    """One predictor.
+
+    Args:
+        name: ``main`` or ``canary``.
+        spec: What it runs.
+        traffic: Percent of the requests.
+        min_replicas: A floor other than the spec's own, while a rollout lasts.
+    """
+    component: dict[str, Any] = {
+        "metadata": {"labels": {"app.kubernetes.io/part-of": "canaryflow"}},
+        "spec": _pod(spec),
+        "hpaSpec": {
+            "minReplicas": spec.min_replicas if min_replicas is None else min_replicas,
+            "maxReplicas": spec.max_replicas,
+            "metricsv2": [_utilization("cpu", spec.cpu_target), _utilization("memory", spec.memory_target)],
+        },
+    }
+    if name == MAIN:
+        # Its selector matches every pod of the SeldonDeployment: a second one would overlap and block evictions.
+        component["pdbSpec"] = {"maxUnavailable": 1}
+    body: Predictor = {
+        "name": name,
+        "traffic": traffic,
+        "annotations": {"version": spec.version},
+        "graph": {"name": CONTAINER, "type": "MODEL", "endpoint": {"type": "REST"}, "children": []},
+        "componentSpecs": [component],
+    }
+    if spec.executor:
+        body["svcOrchSpec"] = {
+            "resources": {
+                "requests": {"cpu": "100m", "memory": "64Mi"},
+                "limits": {"cpu": "500m", "memory": "256Mi"},
+            }
+        }
+    else:
+        body["annotations"][NO_EXECUTOR] = "true"
+    return body
+
+
+def _utilization(resource: str, percent: int) -> dict[str, Any]:
+    """Of the model's container alone: with the whole pod's, the executor would dilute it."""
+    return {
+        "type": "ContainerResource",
+        "containerResource": {
+            "name": resource,
+            "container": CONTAINER,
+            "target": {"type": "Utilization", "averageUtilization": percent},
+        },
+    }
+
+
+def _pod(spec: ServerSpec) -> dict[str, Any]:
+    bundle = {"name": BUNDLE_ENV, "value": spec.bundle_uri}
+    fetch: dict[str, Any] = {
+        "name": "bundle",
+        "image": spec.fetch_image or spec.image,
+        "command": ["python", "-m", "canaryflow.storage", "fetch", spec.bundle_uri, BUNDLE_DIR],
+        "env": [bundle],
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"cpu": spec.cpu_limit, "memory": spec.memory_limit},
+        },
+        "securityContext": _locked_down(),
+        "volumeMounts": [{"name": "bundle", "mountPath": BUNDLE_DIR}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - in the pod
+    }
+    if spec.store_secret:
+        fetch["envFrom"] = [{"secretRef": {"name": spec.store_secret}}]
+    return {
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "runAsGroup": 10001,
+            "fsGroup": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [fetch],
+        "containers": [_server(spec, bundle)],
+        "volumes": [{"name": "bundle", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+    }
+
+
+def _server(spec: ServerSpec, bundle: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": CONTAINER,
+        "image": spec.image,
+        "command": ["python", "-m", "canaryflow.serving"],
+        "args": [
+            BUNDLE_DIR,
+            "--host=0.0.0.0",
+            f"--port={HTTP_PORT}",
+            f"--management-port={MANAGEMENT_PORT}",
+            f"--drain-seconds={_DRAIN_SECONDS}",
+        ],
+        "env": [bundle],
+        "ports": [
+            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": MANAGEMENT_PORT, "protocol": "TCP"},
+        ],
+        "resources": {
+            "requests": {"cpu": spec.cpu_request, "memory": spec.memory_request},
+            "limits": {"cpu": spec.cpu_limit, "memory": spec.memory_limit},
+        },
+        "readinessProbe": _probe("/health/status", period=2, failures=2),
+        "livenessProbe": _probe("/health/ping", period=5, failures=6),
+        "startupProbe": _probe("/health/ping", period=1, failures=120),
+        # Readiness goes first, then the route holds: no request meets a server that has gone.
+        "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": MANAGEMENT_PORT, "scheme": "HTTP"}}},
+        "securityContext": _locked_down(),
+        "volumeMounts": [
+            {"name": "bundle", "mountPath": BUNDLE_DIR, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the pod
+        ],
+    }
+
+
+def _probe(path: str, period: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": HTTP_PORT, "scheme": "HTTP"},
+        "periodSeconds": period,
+        "timeoutSeconds": 2,
+        "failureThreshold": failures,
+        "successThreshold": 1,
+    }
+
+
+def _locked_down() -> dict[str, Any]:
+    """What Pod Security "restricted" asks of a container."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def find(sdep: Mapping[str, Any], name: str) -> Predictor | None:
+    """The predictor of that name, or None."""
+    for entry in sdep.get("spec", {}).get("predictors", []):
+        if entry.get("name") == name:
+            found: Predictor = entry
+            return found
+    return None
+
+
+def main_of(sdep: Mapping[str, Any]) -> Predictor:
+    """The main predictor.
+
+    Raises:
+        PlatformError: The first predictor is not main, or there are others than main and canary: not ours to drive.
+    """
+    names = [entry.get("name") for entry in sdep.get("spec", {}).get("predictors", [])]
+    if names not in ([MAIN], [MAIN, CANARY]):
+        name = sdep.get("metadata", {}).get("name", "?")
+        raise PlatformError(
+            f"SeldonDeployment {name}: found predictors {names}, expected {MAIN} first and at most {CANARY} after it"
+        )
+    found: Predictor = sdep["spec"]["predictors"][0]
+    return found
+
+
+def weights(sdep: Mapping[str, Any]) -> dict[str, int]:
+    """The weights that the spec asks for; a sole predictor's is 100 whatever it says."""
+    predictors = sdep.get("spec", {}).get("predictors", [])
+    if len(predictors) == 1:
+        return {predictors[0]["name"]: 100}
+    return {entry["name"]: int(entry.get("traffic") or 0) for entry in predictors}
+
+
+def version_of(entry: Mapping[str, Any]) -> str:
+    """The version that a predictor serves; empty when it does not say."""
+    return str((entry.get("annotations") or {}).get("version", ""))
+
+
+def bundle_uri(entry: Mapping[str, Any]) -> str:
+    """Where a predictor's bundle is; empty when it does not say."""
+    for component in entry.get("componentSpecs") or []:
+        for container in component.get("spec", {}).get("containers", []):
+            for variable in container.get("env") or []:
+                if variable.get("name") == BUNDLE_ENV:
+                    return str(variable.get("value", ""))
+    return ""
+
+
+def scaling(entry: Mapping[str, Any]) -> tuple[int, int]:
+    """The fewest and the most replicas of a predictor."""
+    hpa = (entry.get("componentSpecs") or [{}])[0].get("hpaSpec") or {}
+    if not hpa:
+        replicas = int(entry.get("replicas") or 1)
+        return replicas, replicas
+    most = int(hpa.get("maxReplicas") or 1)
+    return int(hpa.get("minReplicas") or 1), most
+
+
+def floor_is_movable(entry: Mapping[str, Any]) -> bool:
+    """Whether minReplicas can change without a restart: only with an HPA, and without the executor."""
+    without = str((entry.get("annotations") or {}).get(NO_EXECUTOR, "")).lower() == "true"
+    return without and bool((entry.get("componentSpecs") or [{}])[0].get("hpaSpec"))
