@@ -203,18 +203,36 @@ class Driver:
         renewed = self._lease.renewed(self.clock.now() + self._lease_seconds)
         self.sdep = self.cluster.patch(self.name, [*patch, _annotate(LEASE, renewed.dump())])
 
+    def finish(self, operations: Sequence[Operation]) -> None:
+        """The last write: the state is done with it, and only with it.
+
+        Raises:
+            Conflict: As `write`; the state is as it was.
+            Unavailable: As `write`; the state is as it was.
+        """
+        phase = self.state.phase
+        self.state.phase = "done"
+        try:
+            self.write(operations)
+        except PlatformError:
+            self.state.phase = phase
+            raise
+
     def pass_time(self) -> None:
         """Count the time since the last call to the rollout's, or to the pause's."""
         now = self.clock.steady()
         passed, self._moment = max(0.0, now - self._moment), now
+        self.state.age += passed
         if self.state.paused_by:
             self.state.paused_seconds += passed
         else:
             self.state.elapsed += passed
 
     def note(self, text: str) -> None:
-        """Tell the listener of an event, and keep it with the next write."""
+        """Tell the listener of an event, and keep it with the next write; said twice in a row, it is one."""
         self.pass_time()
+        if self.state.events and self.state.events[-1][1] == text:
+            return
         self.state.note(text)
         self._listener(Event(self.clock.now(), text, seldon.weights(self.sdep)))
 

@@ -7,7 +7,7 @@ changes is what loses no request: see the tables in the documentation of Seldon'
 from __future__ import annotations
 
 from canaryflow.delivery import changes, seldon
-from canaryflow.delivery.cluster import Unavailable
+from canaryflow.delivery.cluster import Operation, Unavailable
 from canaryflow.delivery.driver import Driver
 from canaryflow.delivery.seldon import CANARY, MAIN
 from canaryflow.errors import PlatformError
@@ -36,27 +36,30 @@ def roll_back(driver: Driver) -> None:
                 driver.write(changes.shift(0))
             if driver.until(lambda now: now.carries(0), FOLLOW_SECONDS):
                 driver.clock.sleep(DRAIN_SECONDS)
-        driver.write(changes.remove_canary())
+        driver.read()
+        driver.write([*changes.remove_canary(), *_unfreeze(driver)])
         driver.note("canary removed, main takes all traffic")
-    if not driver.until(lambda now: now.carries(0), FOLLOW_SECONDS / 2):
-        _unfreeze(driver)
-    driver.state.phase = "done"
-    driver.write(changes.scale(seldon.main_of(driver.sdep), *driver.state.main_scaling))
-
-
-def _unfreeze(driver: Driver) -> None:
-    """Main has a pod that does not get ready, and the operator holds the weights: ask for no more than are ready."""
-    live = driver.look()
-    ready = live.ready_replicas(MAIN)
-    main = seldon.main_of(live.sdep)
-    if ready > 0:
-        driver.note(f"the gateway does not follow: main's replicas limited to the {ready} that are ready")
-        driver.write(changes.scale(main, min(seldon.scaling(main)[0], ready), ready))
     if not driver.until(lambda now: now.carries(0), FOLLOW_SECONDS):
+        driver.write(_unfreeze(driver))
+        live = driver.look()
         raise Unavailable(
             f"SeldonDeployment {driver.name}: the gateway still sends {dict(live.weights)}, expected all to main; "
             f"{_why(driver, MAIN)}"
         )
+    driver.finish(changes.scale(seldon.main_of(driver.sdep), *driver.state.main_scaling))
+
+
+def _unfreeze(driver: Driver) -> list[Operation]:
+    """Where main has a pod that does not get ready, the operator holds the weights: ask for no more than are ready."""
+    live = driver.look()
+    ready = live.ready_replicas(MAIN)
+    if live.ready(MAIN) or ready == 0:
+        return []
+    main = seldon.main_of(live.sdep)
+    driver.note(
+        f"main has pods that are not ready: limited to the {ready} that are, so that the weights move"
+    )
+    return changes.scale(main, min(seldon.scaling(main)[0], ready), ready)
 
 
 def promote(driver: Driver) -> None:
@@ -74,8 +77,7 @@ def promote(driver: Driver) -> None:
             _hand_over(driver)
         _hand_back(driver)
         return
-    driver.state.phase = "done"
-    driver.write(changes.scale(seldon.main_of(sdep), *driver.state.canary_scaling))
+    driver.finish(changes.scale(seldon.main_of(sdep), *driver.state.canary_scaling))
 
 
 def _hand_over(driver: Driver) -> None:
@@ -116,8 +118,7 @@ def _hand_back(driver: Driver) -> None:
     driver.clock.sleep(DRAIN_SECONDS)
     driver.read()
     scale = changes.scale(seldon.main_of(driver.sdep), *driver.state.canary_scaling)
-    driver.state.phase = "done"
-    driver.write([*changes.remove_canary(), *scale])
+    driver.finish([*changes.remove_canary(), *scale])
     driver.note("canary removed")
 
 

@@ -47,6 +47,7 @@ class RolloutState:
         step: Index of the step of the ramp.
         step_requests: Requests seen in this step by arm.
         elapsed: Seconds that the rollout was driven and not paused.
+        age: Seconds that it was driven; the reports' time axis.
         paused_by: Who paused it; empty while it runs.
         paused_seconds: How long it has been paused.
         latency_edge: The objective in seconds; 0 when latency is not judged.
@@ -55,7 +56,7 @@ class RolloutState:
         reasons: Why, a sentence each.
         by: Who decided, when a person did.
         started: When it began (seconds since the epoch).
-        events: [elapsed seconds, text], the newest last.
+        events: [age in seconds, text], the newest last.
         samples: What was seen at each look, for the report; thinned when there are many.
     """
 
@@ -69,6 +70,7 @@ class RolloutState:
     step: int = 0
     step_requests: dict[str, int] = field(default_factory=dict)
     elapsed: float = 0.0
+    age: float = 0.0
     paused_by: str = ""
     paused_seconds: float = 0.0
     latency_edge: float = 0.0
@@ -82,7 +84,7 @@ class RolloutState:
 
     def note(self, text: str) -> None:
         """Add an event; the oldest but the first few go when there are too many."""
-        self.events.append((round(self.elapsed, 2), text[:500]))
+        self.events.append((round(self.age, 2), text[:500]))
         if len(self.events) > _MOST_EVENTS:
             del self.events[_MOST_EVENTS // 4]
 
