@@ -25,7 +25,8 @@ def python_of(version: str) -> str:
     """An interpreter that says it has a version; everything else it does as the real one."""
     real = f'exec {sys.executable} "$@"'
     fake = f"sys.version_info = ({version.replace('.', ', ')}, 'final', 0)"
-    return f'if [[ $1 == -c ]]; then exec {sys.executable} -c "import sys, venv, ensurepip; {fake}; $2"; fi\n{real}'
+    probe = f'exec {sys.executable} -c "import sys, venv, ensurepip; {fake}; $2"'
+    return f"if [[ $1 == -c ]]; then {probe}; fi\n{real}"
 
 
 def make_venv(tmp_path: Path, wanted: str = "") -> subprocess.CompletedProcess[str]:

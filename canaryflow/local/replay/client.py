@@ -191,7 +191,7 @@ class Replay:
 
     async def _first(self, session: aiohttp.ClientSession, rows: Iterator[Request]) -> None:
         """Send one request whose failure is the caller's mistake rather than a measurement."""
-        status, _, answer = await self._send(session, next(rows))
+        status, answer = await self._send(session, next(rows))
         if status == "400":
             raise InputError(
                 f"{self._url}: the model refuses the first row of {self._table}: {_shown(answer)}"
@@ -204,7 +204,7 @@ class Replay:
 
     async def _drive(self, session: aiohttp.ClientSession, rows: Iterator[Request], stop: Event) -> None:
         slots = asyncio.Semaphore(self._max_in_flight)
-        in_flight: set[asyncio.Task[None]] = set()
+        in_flight: set[asyncio.Task[tuple[str, bytes]]] = set()
         start = schedule = time.perf_counter()
         sent = 1
         scheduled = 0
@@ -222,7 +222,7 @@ class Replay:
                 schedule, scheduled, due = now, 0, now
             await slots.acquire()
             self._lag.add(time.perf_counter() - due)
-            task = asyncio.create_task(self._one(session, next(rows)))
+            task = asyncio.create_task(self._send(session, next(rows)))
             in_flight.add(task)
             task.add_done_callback(in_flight.discard)
             task.add_done_callback(lambda _: slots.release())
@@ -231,12 +231,7 @@ class Replay:
         if in_flight:
             await asyncio.wait(in_flight)
 
-    async def _one(self, session: aiohttp.ClientSession, request: Request) -> None:
-        status, arm, answer = await self._send(session, request)
-        if self._feedback and status == "200":
-            self._feedback.offer(arm, request, answer)
-
-    async def _send(self, session: aiohttp.ClientSession, request: Request) -> tuple[str, str, bytes]:
+    async def _send(self, session: aiohttp.ClientSession, request: Request) -> tuple[str, bytes]:
         sent = time.perf_counter()
         status, arm, answer = await self._exchange(session.post(self._predictions, data=request.body))
         done = time.perf_counter()
@@ -245,7 +240,9 @@ class Replay:
         self._traffic.add(arm, status, failed, done - sent)
         if failed:
             self._traffic.fail(done - self._started, arm, status, _shown(answer))
-        return status, arm, answer
+        elif self._feedback:
+            self._feedback.offer(arm, request, answer)
+        return status, answer
 
     @staticmethod
     async def _exchange(
