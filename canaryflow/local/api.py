@@ -45,6 +45,9 @@ class Live(Protocol):
     def faults(self) -> list[Object]:
         """The faults that are set."""
 
+    def live(self) -> list[Object]:
+        """What is live, in short: see `canaryflow.local.platform.status`."""
+
 
 def application(store: Store, live: Live) -> web.Application:
     """The API as an aiohttp application.
@@ -76,6 +79,7 @@ def application(store: Store, live: Live) -> web.Application:
     app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", api.pod_log)
     app.router.add_get("/gateway", api.gateway)
     app.router.add_get("/gateway/metrics", api.gateway_metrics)
+    app.router.add_get("/live", api.live)
     app.router.add_get("/faults", api.faults)
     app.router.add_post("/faults", api.set_fault)
     return app
@@ -170,6 +174,9 @@ class _Api:
 
     async def gateway_metrics(self, request: web.Request) -> web.Response:
         return web.Response(text=await self._live.gateway_metrics())
+
+    async def live(self, request: web.Request) -> web.Response:
+        return web.json_response(self._live.live())
 
     async def faults(self, request: web.Request) -> web.Response:
         return web.json_response({"items": self._live.faults()})

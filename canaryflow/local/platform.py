@@ -1,0 +1,186 @@
+"""Start, find and stop the platform of a workspace: what its users call."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from canaryflow.errors import PlatformError
+from canaryflow.local.process import spawn
+
+STATE, LOCK = "platform.json", "platform.lock"
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A platform that serves.
+
+    Attributes:
+        api: Address of its Kubernetes-shaped API.
+        gateway: Address of its gateway.
+        pid: Its process.
+    """
+
+    api: str
+    gateway: str
+    pid: int
+
+
+def up(workspace: Path, port: int = 0, *, server: Sequence[str] = (), tied: bool = False) -> Platform:
+    """Start the platform of a workspace in the background and wait until it serves, or attach to it.
+
+    Args:
+        workspace: Its folder; made where it is missing. What was live in it comes back.
+        port: The gateway's port; 0 takes the one of last time where that is free, else any free one.
+        server: The program that serves a bundle, in place of ``python -m canaryflow.serving``.
+        tied: Stop the platform when the calling thread ends, however it ends.
+
+    Raises:
+        PlatformError: It did not start (the port is in use, for one), or it already serves on another port.
+    """
+    workspace = workspace.resolve()
+    workspace.mkdir(parents=True, exist_ok=True)
+    found = _serving(workspace)
+    if found is None:
+        found = _start(workspace, port, server, tied)
+    if port and found.gateway != f"http://127.0.0.1:{port}":
+        raise PlatformError(
+            f"workspace {workspace}: its platform already serves at {found.gateway}, expected port {port}; "
+            "take it down first"
+        )
+    return found
+
+
+def down(workspace: Path) -> bool:
+    """Stop the platform of a workspace and everything it started.
+
+    Returns:
+        Whether one was running.
+
+    Raises:
+        PlatformError: It did not stop within 20 seconds; it was killed then, and its children with it.
+    """
+    workspace = workspace.resolve()
+    if not _locked(workspace):
+        return False
+    state = _state(workspace)
+    deadline = time.monotonic() + _STOP_SECONDS
+    if "pid" in state:
+        with suppress(ProcessLookupError):
+            os.kill(state["pid"], signal.SIGTERM)
+    while _locked(workspace):
+        if time.monotonic() > deadline:
+            if "pid" in state:
+                with suppress(ProcessLookupError):
+                    os.kill(state["pid"], signal.SIGKILL)
+            raise PlatformError(
+                f"workspace {workspace}: its platform did not stop in {_STOP_SECONDS:.0f} s: killed"
+            )
+        time.sleep(0.05)
+    return True
+
+
+def status(workspace: Path) -> dict[str, Any]:
+    """Whether the platform of a workspace runs, where it serves, and what is live.
+
+    Returns:
+        ``running``; where it runs also ``api``, ``gateway``, ``pid``, ``started`` and ``live``: for every
+        SeldonDeployment its namespace, name, state, and per predictor the version, weight and ready pods.
+
+    Raises:
+        PlatformError: It runs and does not answer.
+    """
+    workspace = workspace.resolve()
+    if not _locked(workspace):
+        return {"running": False}
+    state = _state(workspace)
+    if "api" not in state:
+        return {"running": True, "live": []}
+    keys = ("api", "gateway", "pid", "started")
+    return {"running": True, **{key: state[key] for key in keys}, "live": _fetch(state["api"] + "/live")}
+
+
+def _start(workspace: Path, port: int, server: Sequence[str], tied: bool) -> Platform:
+    log = workspace / "logs" / "platform.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "canaryflow.local", str(workspace), "--port", str(port)]
+    command += ["--server", shlex.join(server)] if server else []
+    written = log.stat().st_size if log.exists() else 0
+    if tied:
+        process = spawn(command, log)
+    else:
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        found = _serving(workspace)
+        if found is not None:
+            return found
+        if process.poll() is not None and not _locked(workspace):
+            with log.open("rb") as lines:
+                lines.seek(written)
+                said = lines.read().decode(errors="replace").strip().splitlines()
+            reason = (said or [f"ended with status {process.returncode}; see {log}"])[-1]
+            raise PlatformError(reason.removeprefix("error: "))
+        time.sleep(0.03)
+    process.kill()
+    raise PlatformError(
+        f"workspace {workspace}: its platform did not serve in {_START_SECONDS:.0f} s; see {log}"
+    )
+
+
+def _serving(workspace: Path) -> Platform | None:
+    """The platform that serves now, if one does."""
+    state = _state(workspace)
+    if "api" not in state or not _locked(workspace):
+        return None
+    with suppress(PlatformError):
+        if _fetch(state["api"] + "/gateway").get("url") == state["gateway"]:
+            return Platform(state["api"], state["gateway"], state["pid"])
+    return None
+
+
+def _state(workspace: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        state = json.loads((workspace / STATE).read_text())
+        if isinstance(state, dict):
+            return state
+    return {}
+
+
+def _locked(workspace: Path) -> bool:
+    """Whether a platform's process lives: the kernel lets go of the lock when that ends, however it ends."""
+    try:
+        with (workspace / LOCK).open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _fetch(url: str) -> Any:  # noqa: ANN401 - JSON
+    try:
+        with urllib.request.urlopen(url, timeout=5.0) as answer:  # noqa: S310 - the platform's own address
+            return json.load(answer)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise PlatformError(f"{url}: the platform does not answer ({error})") from error
