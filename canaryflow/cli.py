@@ -6,10 +6,13 @@ input or a missing part, 130 on Ctrl-C, 143 on SIGTERM.
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -20,6 +23,8 @@ from canaryflow import __version__
 from canaryflow.errors import CanaryflowError, GateFailed, InputError
 
 if TYPE_CHECKING:
+    from canaryflow.delivery.cluster import Cluster
+    from canaryflow.local.platform import Platform
     from canaryflow.local.run import RunResult
 
 _PATH = click.Path(path_type=Path)
@@ -60,7 +65,6 @@ def run(
     What this command starts it stops again, unless `canaryflow local up` keeps the platform running.
     """
     from canaryflow import pipeline_path
-    from canaryflow.local import platform
     from canaryflow.local.display import Display, report_links
     from canaryflow.local.run import PipelineRun, Replay
     from canaryflow.local.workspace import Workspace
@@ -71,7 +75,7 @@ def run(
     arguments = resolve(path, file, pairs, **place.arguments())
     traffic = None if replay == "none" else Replay(_readable(Path(replay)) if replay else None, rate)
     display = Display()
-    with platform.running(workspace, port) as live, display.busy("pipeline ..."):
+    with _platform(workspace, port) as live, display.busy("pipeline ..."):
         result = PipelineRun(workspace, live.api, path, arguments, traffic, display.listen).run()
     display.heading("Reports")
     display.links(report_links(result))
@@ -88,7 +92,7 @@ def demo(workspace: Path | None, sabotage: str | None, rate: float, port: int) -
     import tempfile
 
     from canaryflow.local import platform
-    from canaryflow.local.demo import Demo
+    from canaryflow.demo import Demo
     from canaryflow.local.display import Display
     from canaryflow.local.workspace import Workspace
 
@@ -104,6 +108,89 @@ def demo(workspace: Path | None, sabotage: str | None, rate: float, port: int) -
             _wait()
     finally:
         platform.down(workspace)
+
+
+@cli.command()
+@click.argument("table", type=_PATH)
+@click.option("--target", required=True, help="The column with the truth; it is sent as feedback alone.")
+@click.option("--name", required=True, help="The SeldonDeployment.")
+@click.option("--namespace", default="default", show_default=True)
+@click.option("--platform", "address", help="The one-machine platform; the workspace's own when left out.")
+@_WORKSPACE
+@click.option("--rate", default=400.0, show_default=True, help="Requests a second.")
+@click.option("--duration", type=float, help="Seconds; until Ctrl-C when left out.")
+@click.option("--count", type=int, help="Requests to send.")
+@click.option("--summary", type=_PATH, help="A JSON file with the counts, renewed every second.")
+def replay(
+    table: Path,
+    target: str,
+    name: str,
+    namespace: str,
+    address: str | None,
+    workspace: Path,
+    rate: float,
+    duration: float | None,
+    count: int | None,
+    summary: Path | None,
+) -> None:
+    """Send a table's rows (Parquet) through the gateway as real requests, and count what comes back.
+
+    No request is sent twice: one that fails is an error that a user would have seen. Exit 1 where one failed.
+    """
+    from functools import partial
+
+    from canaryflow.delivery.cluster import connect
+    from canaryflow.local.replay import Replay
+
+    api, gateway = _addresses(workspace, address)
+    cluster = connect(api, namespace)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    counted = Replay(
+        table,
+        f"{gateway}/seldon/{namespace}/{name}",
+        target,
+        rate=rate,
+        feedback_url=partial(cluster.service_url, name),
+        duration=duration,
+        count=count,
+        summary=summary,
+    ).run(stop)
+    click.echo(f"{counted.requests:,} requests in {counted.seconds:.1f} s, {counted.errors:,} failed")
+    for arm, seen in counted.arms.items():
+        latency = seen.latency_ms
+        click.echo(f"  {arm:<8}{seen.requests:>9,}  p50 {latency.p50:.1f} ms  p99 {latency.p99:.1f} ms")
+    if counted.errors:
+        raise GateFailed(f"{counted.errors:,} of {counted.requests:,} requests failed")
+
+
+@cli.group()
+def rollout() -> None:
+    """Look at a rollout, or take it in hand."""
+
+
+def _rollout_command(verb: str, text: str) -> None:
+    @rollout.command(verb, help=text)
+    @click.argument("name")
+    @click.option("--namespace", default="", help="The context's own when left out.")
+    @click.option("--platform", "address", help="kubernetes, or the one-machine platform's address.")
+    @_WORKSPACE
+    def obey(name: str, namespace: str, address: str | None, workspace: Path) -> None:
+        from canaryflow.delivery import status
+
+        cluster = _cluster(workspace, address, namespace)
+        if verb == "status":
+            click.echo("\n".join(status.status(cluster, name).lines()))
+        else:
+            click.echo(status.command(cluster, name, verb, by=getpass.getuser()))
+
+
+_rollout_command("status", "Say how a rollout stands, and why.")
+_rollout_command("pause", "Hold the weights where they are, until resumed.")
+_rollout_command("resume", "Go on after a pause.")
+_rollout_command("promote", "Make the canary main now, whatever the evidence says.")
+_rollout_command("abort", "Take the canary away now.")
 
 
 @cli.group()
@@ -295,6 +382,46 @@ def main() -> NoReturn:
 def _terminated(signum: int, frame: FrameType | None) -> None:
     """End as on Ctrl-C: every `finally` on the way out stops what it started."""
     raise SystemExit(128 + signum)
+
+
+@contextlib.contextmanager
+def _platform(workspace: Path, port: int) -> Iterator[Platform]:
+    """The workspace's platform: the one that runs, or one for as long as this command takes."""
+    from canaryflow.local import platform
+
+    kept = platform.status(workspace)["running"]
+    live = platform.up(workspace, port, tied=not kept)
+    try:
+        yield live
+    finally:
+        if not kept:
+            platform.down(workspace)
+
+
+def _addresses(workspace: Path, api: str | None) -> tuple[str, str]:
+    """The platform's API and its gateway."""
+    import json
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    from canaryflow.local import platform
+
+    if api is None:
+        found = platform.status(workspace)
+        if not found["running"]:
+            raise InputError(f"workspace {workspace}: has no platform; start one by `canaryflow local up`")
+        return found["api"], found["gateway"]
+    try:
+        with urlopen(f"{api}/gateway", timeout=10) as answer:  # noqa: S310 - the address that was given
+            return api, json.load(answer)["url"]
+    except (URLError, ValueError, KeyError) as error:
+        raise InputError(f"--platform {api}: no one-machine platform answers there ({error})") from error
+
+
+def _cluster(workspace: Path, address: str | None, namespace: str) -> Cluster:
+    from canaryflow.delivery.cluster import connect
+
+    return connect(address or _addresses(workspace, None)[0], namespace)
 
 
 def _wait() -> None:

@@ -55,6 +55,8 @@ def deploy(
             memory_target=int(memory_target),
         )
         cluster = connect(os.environ.get("CANARYFLOW_PLATFORM", "kubernetes"), namespace)
-        deployed = deploy_bundle(cluster, name, spec, bundle)
+        deployed = deploy_bundle(
+            cluster, name, spec, bundle, on_event=lambda event: emit("rollout", text=str(event))
+        )
         emit("deployed", arm=deployed.arm, version=deployed.version)
         return deployed.arm

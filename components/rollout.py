@@ -76,7 +76,14 @@ def rollout(
         platform = os.environ.get("CANARYFLOW_PLATFORM", "kubernetes")
         cluster = connect(platform, namespace)
         metrics = connect_metrics(metrics_url, platform, cluster.namespace, name)
-        outcome = roll_out(cluster, name, plan, metrics, Path(report.path))
+        outcome = roll_out(
+            cluster,
+            name,
+            plan,
+            metrics,
+            Path(report.path),
+            on_event=lambda event: emit("rollout", text=str(event)),
+        )
         if outcome.promoted:
             promote_champion(tracking_uri, name, bundle_uri.rstrip("/").rsplit("/", 1)[-1])
         emit("verdict", stage="rollout", arm=arm, report=report.path, **outcome.verdict.to_dict())

@@ -50,7 +50,7 @@ class Demo:
         with MemoryWatch() as memory:
             sample = self._sample(display)
             with display.busy("starting gateway and platform"):
-                live = platform.up(self.workspace.root, self.port)
+                live = platform.up(self.workspace.root, self.port, tied=True)
             display.line(f"gateway at {live.gateway}")
             first = self._pipeline(live.api, sample, "2013-07-01", "1: flights up to June", display)
             if first.exit_code:
