@@ -49,7 +49,7 @@ format: $(STAMPS)/dev ## Put the code into the house's format
 
 .PHONY: compile
 compile: $(STAMPS)/run ## Compile components and pipelines into the YAML that is committed
-	$(BIN)/canaryflow compile
+	$(BIN)/canaryflow compile --checkout .
 
 .PHONY: bench
 bench: $(STAMPS)/dev ## Run the benchmarks, each prints a table

@@ -91,8 +91,8 @@ def demo(workspace: Path | None, sabotage: str | None, rate: float, port: int) -
     """Do the whole mission on real flights: two models, the second a canary on live traffic."""
     import tempfile
 
-    from canaryflow.local import platform
     from canaryflow.demo import Demo
+    from canaryflow.local import platform
     from canaryflow.local.display import Display
     from canaryflow.local.workspace import Workspace
 
