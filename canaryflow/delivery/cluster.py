@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import kubernetes.client
 import kubernetes.config
@@ -140,7 +141,7 @@ class KubernetesCluster:
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """See `Cluster.create`."""
-        return self._call("POST", self._sdep(), body)
+        return self._call("POST", self._sdeps, body)
 
     def patch(self, name: str, operations: Sequence[Operation]) -> dict[str, Any]:
         """See `Cluster.patch`."""
@@ -195,9 +196,13 @@ class KubernetesCluster:
         lines = [line for pod in pods or [] for line in _pod_troubles(pod)]
         return list(dict.fromkeys(lines))[:5]
 
-    def _sdep(self, name: str = "") -> str:
-        base = f"/apis/{GROUP}/{VERSION}/namespaces/{self._namespace}/{PLURAL}"
-        return f"{base}/{name}" if name else base
+    @property
+    def _sdeps(self) -> str:
+        return f"/apis/{GROUP}/{VERSION}/namespaces/{self._namespace}/{PLURAL}"
+
+    def _sdep(self, name: str) -> str:
+        # An empty name would read the list, and one with a slash another object.
+        return f"{self._sdeps}/{quote(name, safe='') or '-'}"
 
     def _call(
         self,

@@ -68,6 +68,7 @@ def deploy(
         PlatformError: Another process drives this deployment, or its predictors are not canaryflow's.
         InputError: The name cannot be one.
     """
+    seldon.check_name(name)
     created = False
     try:
         cluster.get(name)

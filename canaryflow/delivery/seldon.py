@@ -82,6 +82,20 @@ class ServerSpec:
                 raise InputError(f"{name}: found {getattr(self, name)}, expected a percentage from 1 to 100")
 
 
+def check_name(name: str) -> None:
+    """Refuse a name of a SeldonDeployment that the API or the operator would not take as it is.
+
+    Raises:
+        InputError: The name is no DNS label, or is too long.
+    """
+    limit = 63 - len(f"-{CANARY}-0-{CONTAINER}")
+    if not _DNS_LABEL.fullmatch(name) or len(name) > limit:
+        raise InputError(
+            f"name: found {name!r}, expected at most {limit} lower-case letters, digits and '-', "
+            "beginning and ending with a letter or digit"
+        )
+
+
 def seldon_deployment(name: str, namespace: str, main: ServerSpec) -> dict[str, Any]:
     """A SeldonDeployment with one predictor, main, that takes all traffic.
 
@@ -94,12 +108,7 @@ def seldon_deployment(name: str, namespace: str, main: ServerSpec) -> dict[str, 
     Raises:
         InputError: The name is no DNS label, or is too long.
     """
-    limit = 63 - len(f"-{CANARY}-0-{CONTAINER}")
-    if not _DNS_LABEL.fullmatch(name) or len(name) > limit:
-        raise InputError(
-            f"name: found {name!r}, expected at most {limit} lower-case letters, digits and '-', "
-            "beginning and ending with a letter or digit"
-        )
+    check_name(name)
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "SeldonDeployment",
