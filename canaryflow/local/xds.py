@@ -212,7 +212,7 @@ def _cluster(name: str, arm: Arm, folder: Path) -> Document:
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": _TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
                 # Well under the time after which a server closes an idle connection: a race loses a request.
-                "common_http_protocol_options": {"idle_timeout": "10s"},
+                "common_http_protocol_options": {"idle_timeout": "4s"},
                 "explicit_http_config": {"http_protocol_options": {}},
             }
         },

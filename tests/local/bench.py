@@ -1,4 +1,4 @@
-"""A platform under test: its API, called with the standard library, and a steady load without client retries."""
+"""A platform under test: its API by the standard library, and a steady load without client retries."""
 
 import asyncio
 import json

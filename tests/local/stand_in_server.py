@@ -1,4 +1,4 @@
-"""A server with the real one's flags whose faults a test chooses: it crashes, is slow to start, cuts what is in flight.
+"""A server with the real flags whose faults a test chooses: it crashes, starts slowly, cuts requests.
 
 The bundle is a folder with ``behaviour.json``: version, ready_after, crash, delay, abrupt, hang_readiness.
 """
