@@ -59,7 +59,7 @@ class Comparison:
 
     def state_of_proof(self) -> str:
         """How far the proof of non-inferiority is."""
-        margin = f"the margin of {100 * self.margin:g} points"
+        margin = f"{100 * self.margin:g} percentage points"
         if self.is_safe:
             return f"{self.sentence()}; worse by {margin} is excluded (E = {_e(self.safe.log_e)})"
         return (

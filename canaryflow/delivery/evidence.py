@@ -95,9 +95,9 @@ class Evidence:
     def observe(self, before: Mapping[str, ArmCounters], after: Mapping[str, ArmCounters]) -> None:
         """Add what happened between two readings (keys "main" and "canary").
 
-        A counter that fell was reset and counts from 0; an arm or a histogram that ``before`` does not know was
-        born since, and counts from 0 too; one that ``after`` does not know tells nothing; nor does a reading
-        that contradicts itself (more errors than requests).
+        A counter that fell was reset and counts from 0; an arm or a histogram that ``before`` does not know
+        was born since, and counts from 0 too; one that ``after`` does not know tells nothing; nor does a
+        reading that contradicts itself (more errors than requests).
         """
         errors = {arm: _errors(before.get(arm), after.get(arm)) for arm in (MAIN, CANARY)}
         if _add(self._comparisons[0], errors):
@@ -126,8 +126,8 @@ class Evidence:
     def summary(self) -> dict[str, dict[str, float]]:
         """The numbers behind the decision, by metric ("errors", "latency").
 
-        Each has main_n, main_k, canary_n, canary_k (counts), e_value (that the canary is worse), e_safe (that it
-        is not worse by the margin), threshold (both decide at it) and upper_bound (of canary's rate minus
+        Each has main_n, main_k, canary_n, canary_k (counts), e_value (that the canary is worse), e_safe (that
+        it is not worse by the margin), threshold (both decide at it) and upper_bound (of canary's rate minus
         main's).
         """
         return {comparison.name: comparison.numbers() for comparison in self._comparisons}
