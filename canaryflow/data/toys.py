@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import polars as pl
-from sklearn import datasets
 
 TOYS = {"iris": "species", "breast_cancer": "diagnosis", "diabetes": "progression", "wine": "cultivar"}
 """The samples' names, and what their target column is called."""
@@ -19,6 +18,8 @@ def toy(name: str) -> pl.DataFrame:
         The features as numbers, names in snake case; at last the target: the class's name, or a number for
         a regression.
     """
+    from sklearn import datasets  # seconds, that only these samples should cost
+
     data = getattr(datasets, f"load_{name}")()
     columns = {
         str(feature).removesuffix(" (cm)").replace(" ", "_").replace("/", "_per_"): data.data[:, index]
