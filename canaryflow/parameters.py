@@ -1,4 +1,4 @@
-"""What a person writes about a pipeline's run: a params file and key=value pairs, checked before anything starts."""
+"""What a person writes about a run: a params file and key=value pairs, checked before anything starts."""
 
 from __future__ import annotations
 
