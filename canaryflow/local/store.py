@@ -100,7 +100,9 @@ class Store:
         self._last_version = 0
         for kind in KINDS:
             for path in sorted((root / kind.plural).glob("*/[!.]*.json")):
-                self._objects[(kind, path.parent.name, path.stem)] = json.loads(path.read_text())
+                found = json.loads(path.read_text())
+                self._objects[(kind, path.parent.name, path.stem)] = found
+                self._last_version = max(self._last_version, int(found["metadata"]["resourceVersion"]))
 
     def subscribe(self, listener: Callable[[Kind, str, str], None]) -> None:
         """Call ``listener(kind, namespace, name)`` after every change."""
@@ -205,7 +207,7 @@ class Store:
 
     def _write(self, kind: Kind, namespace: str, name: str, new: Object) -> Object:
         # The clock keeps versions growing over a restart, also where the newest object was deleted.
-        self._last_version = max(self._last_version + 1, time.time_ns() // 1_000_000)
+        self._last_version = max(self._last_version + 1, time.time_ns() // 1000)
         new["metadata"]["resourceVersion"] = str(self._last_version)
         path = self._path(kind, namespace, name)
         try:

@@ -10,10 +10,11 @@ Document = dict[str, Any]
 
 ARM_HEADER = "x-canaryflow-predictor"
 
-# Milliseconds. Envoy's upstream_rq_time is a whole number of them: halves keep a value off the edges.
+# Milliseconds. Envoy's upstream_rq_time is a whole number of them, kept in bins of two digits, and an edge
+# counts the whole bin that it is in: these edges are the ends of bins, so that every count is exact.
 LATENCY_EDGES = (
     0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5, 9.5, 11, 13, 15, 18, 21, 25, 30, 35, 40, 50,
-    65, 80, 100, 150, 250, 500, 1000, 2500, 5000, 10000,
+    65, 80, 99, 149, 249, 499, 999, 2499, 4999, 9999,
 )  # fmt: skip
 
 _TYPE = "type.googleapis.com/envoy."

@@ -1,0 +1,127 @@
+"""The platform comes up once, comes back with what was live, and leaves no process behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from canaryflow.errors import PlatformError
+from canaryflow.local import platform
+from canaryflow.local.ports import Ports
+from tests.local.bench import STAND_IN, Bench, predictor, sdep, write_bundle
+
+
+def family(pid: int) -> list[psutil.Process]:
+    parent = psutil.Process(pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def gone(processes: list[psutil.Process], seconds: float = 10.0) -> bool:
+    alive = psutil.wait_procs(processes, timeout=seconds)[1]
+    return not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_what_was_live_comes_back_at_the_same_address(bench: Bench, bundles: Path) -> None:
+    bench.create(sdep(predictor("main", write_bundle(bundles, "v1"), 100)))
+    bench.wait_settled(main=100)
+    before, processes = bench.get(), family(bench.live.pid)
+    assert len(processes) == 3  # the platform, Envoy, one pod
+    assert platform.up(bench.workspace, server=STAND_IN) == bench.live  # attached, not started
+    assert platform.status(bench.workspace)["live"] == [
+        {
+            "namespace": "default",
+            "name": "iris",
+            "state": "Available",
+            "predictors": [{"name": "main", "version": "v1", "weight": 100, "ready": 1}],
+        }
+    ]
+    assert platform.down(bench.workspace) is True
+    assert gone(processes, 1.0)
+    assert platform.status(bench.workspace) == {"running": False}
+    assert platform.down(bench.workspace) is False
+
+    address = bench.live.gateway
+    bench.live = platform.up(bench.workspace, server=STAND_IN, tied=True)
+    assert bench.live.gateway == address
+    bench.wait_settled(main=100)
+    assert bench.get()["metadata"]["uid"] == before["metadata"]["uid"]
+    request = urllib.request.Request(f"{address}/seldon/default/iris/api/v1.0/predictions", b"{}")
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        assert answer.headers["x-canaryflow-predictor"] == "main"
+
+
+def test_a_killed_platform_takes_its_children_with_it(bench: Bench, bundles: Path) -> None:
+    bench.create(sdep(predictor("main", write_bundle(bundles, "v1"), 100, replicas=2)))
+    bench.wait_settled(main=100)
+    processes = family(bench.live.pid)
+    assert len(processes) == 4
+    os.kill(bench.live.pid, signal.SIGKILL)
+    assert gone(processes)
+    assert platform.status(bench.workspace) == {"running": False}
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_port_in_use_is_one_line_and_leaves_nothing(tmp_path: Path, reuse: bool) -> None:
+    with socket.socket() as other:
+        if reuse:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", Ports().take()))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(PlatformError) as refused:
+            platform.up(tmp_path, port, server=STAND_IN, tied=True)
+    assert str(refused.value) == f"gateway: port {port} of 127.0.0.1 is in use, expected a free port"
+    assert platform.status(tmp_path) == {"running": False}
+
+
+def test_another_port_than_the_running_one_is_refused(bench: Bench) -> None:
+    other = Ports().take()
+    with pytest.raises(PlatformError, match=f"already serves at {bench.live.gateway}, expected port {other}"):
+        platform.up(bench.workspace, other, server=STAND_IN)
+    assert platform.up(bench.workspace, int(bench.live.gateway.rsplit(":")[-1])) == bench.live
+
+
+def test_two_never_run_on_one_workspace(bench: Bench) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "canaryflow.local", str(bench.workspace)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert second.returncode == 2
+    assert second.stderr.strip().splitlines() == [
+        f"error: workspace {bench.workspace}: a platform already runs on it"
+    ]
+    assert bench.call("GET", "/gateway").status == 200
+
+
+def test_a_workspace_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "canaryflow.local", str(tmp_path / "file" / "workspace")],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "Not a directory" in done.stderr
+
+
+def test_an_interrupt_in_the_foreground_stops_everything(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "canaryflow.local", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as foreground:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / platform.STATE).exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        processes = family(foreground.pid)
+        foreground.send_signal(signal.SIGINT)
+        assert foreground.wait(10) == 0
+    assert len(processes) == 2
+    assert gone(processes, 1.0)
