@@ -1,7 +1,7 @@
 """The changes that deploy and rollout make to the spec, as JSON Patch operations.
 
-Each one tests the names of the predictors it touches: positions in a list mean nothing when somebody else has edited it.
-Weights always change together, so they always sum to 100.
+Each one tests the names of the predictors it touches: positions in a list mean nothing when somebody else
+has edited it. Weights always change together, so they always sum to 100.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def remove_canary() -> list[Operation]:
 
 
 def scale(body: Mapping[str, Any], least: int, most: int | None = None) -> list[Operation]:
-    """Change a predictor's floor (and its ceiling); nothing where that would restart its pods, or is so already.
+    """Change a predictor's floor (and its ceiling); no operations where it would restart the pods.
 
     Args:
         body: The predictor as last read.

@@ -1,4 +1,4 @@
-"""The few calls that delivery makes to a cluster: Kubernetes, or the one-machine platform, which speaks its paths."""
+"""The few calls that delivery makes to Kubernetes, or to the one-machine platform, which speaks its paths."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def connect(platform: str, namespace: str = "") -> Cluster:
     """A client of the platform.
 
     Args:
-        platform: ``kubernetes`` (in a pod its own cluster, else the current context of the kubeconfig), or the
-            address of the one-machine platform ("http://127.0.0.1:8001").
+        platform: ``kubernetes`` (in a pod its own cluster, else the current context of the kubeconfig), or
+            the address of the one-machine platform ("http://127.0.0.1:8001").
         namespace: Where the SeldonDeployments are; empty takes the pod's own, or the kubeconfig's.
 
     Raises:

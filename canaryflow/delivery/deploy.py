@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from canaryflow.bundle.format import Bundle
 from canaryflow.delivery import changes, moves, proof, seldon
+from canaryflow.delivery.clock import Clock, patiently
 from canaryflow.delivery.cluster import Cluster
-from canaryflow.delivery.driver import Clock, Driver, Listener
+from canaryflow.delivery.driver import Driver, Listener
 from canaryflow.delivery.rollout_state import STATE, RolloutState, read_state
 from canaryflow.delivery.seldon import CANARY, MAIN, ServerSpec
 from canaryflow.errors import Conflict, GateFailed, NotFound, PlatformError
@@ -51,8 +52,8 @@ def deploy(
 ) -> Deployed:
     """Put a bundle in front of traffic, but give it none where another version is live.
 
-    It may be called again at any time, and carries on. It returns when the pods are ready and the bundle's samples were
-    answered as recorded through the predictor's own Service.
+    It may be called again at any time, and carries on. It returns when the pods are ready and the bundle's
+    samples were answered as recorded through the predictor's own Service.
 
     Args:
         cluster: Where to.
@@ -64,29 +65,35 @@ def deploy(
         clock: Time.
 
     Raises:
-        GateFailed: The pods did not get ready in time, or answered otherwise than recorded; they were removed.
+        GateFailed: The pods did not get ready in time, or answered otherwise than recorded; they were
+            removed.
         PlatformError: Another process drives this deployment, or its predictors are not canaryflow's.
         InputError: The name cannot be one.
     """
     seldon.check_name(name)
-    created = False
-    try:
-        cluster.get(name)
-    except NotFound:
-        body = seldon.seldon_deployment(name, cluster.namespace, spec)
-        first = RolloutState(phase="first", main_version=spec.version)
-        body["metadata"]["annotations"][STATE] = first.dump()
-        try:
-            cluster.create(body)
-            created = True
-        except Conflict:
-            pass  # somebody was faster; what is there now decides
+    clock = clock or Clock()
+    created = patiently(clock, lambda: _create_if_missing(cluster, name, spec))
     driver = Driver(cluster, name, on_event, clock)
     driver.acquire()
     try:
         return _Deployment(driver, spec, samples, timeout).run(created)
     finally:
         driver.release()
+
+
+def _create_if_missing(cluster: Cluster, name: str, spec: ServerSpec) -> bool:
+    try:
+        cluster.get(name)
+    except NotFound:
+        body = seldon.seldon_deployment(name, cluster.namespace, spec)
+        # Marked until it is proved, so that whoever carries on knows that nobody depends on it yet.
+        body["metadata"]["annotations"][STATE] = RolloutState(phase="first", main_version=spec.version).dump()
+        try:
+            cluster.create(body)
+        except Conflict:
+            return False  # somebody was faster; what is there now decides
+        return True
+    return False
 
 
 class _Deployment:
@@ -163,8 +170,8 @@ class _Deployment:
         ours = canary is not None and seldon.version_of(canary) == self.spec.version
         if canary is not None and (read_state(driver.sdep) is None or state.phase in ("live", "done")):
             raise PlatformError(
-                f"SeldonDeployment {driver.name}: has a canary ({seldon.version_of(canary) or 'no version'}) that no "
-                "rollout of canaryflow knows; expected main alone: remove the canary first"
+                f"SeldonDeployment {driver.name}: has a canary ({seldon.version_of(canary) or 'no version'}) "
+                "that no rollout of canaryflow knows; expected main alone: remove the canary first"
             )
         if ours and state.phase != "rolling back":
             return
@@ -225,12 +232,13 @@ class _Deployment:
         patience = _Patience(driver, predictor)
         ready = driver.until(lambda live: live.ready(predictor) or patience.over(), self.timeout, twice=True)
         if not ready or patience.hopeless:
-            lines = driver.cluster.troubles(driver.name, predictor)
+            lines = patiently(driver.clock, lambda: driver.cluster.troubles(driver.name, predictor))
             return "; ".join(lines) or f"its pods were not ready after {self.timeout:g} s and give no reason"
         deadline = driver.clock.steady() + _PROOF_SECONDS
         while True:
             try:
-                proof.prove(driver.cluster.service_url(driver.name, predictor), self.samples)
+                url = patiently(driver.clock, lambda: driver.cluster.service_url(driver.name, predictor))
+                proof.prove(url, self.samples)
                 return ""
             except (proof.NotProved, NotFound) as error:
                 if driver.clock.steady() >= deadline:

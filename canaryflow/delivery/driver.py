@@ -1,18 +1,19 @@
 """The hand on the wheel: one process at a time changes a SeldonDeployment, and every write of it is guarded.
 
-A driver holds a lease in an annotation. Each of its patches tests that the lease is still its own, and renews it: a
-driver that was taken for dead cannot write any more, and a delayed write of its own cannot land twice. The state of the
-rollout and the change of the spec go in one patch, so a process that is killed leaves both or neither.
+A driver holds a lease in an annotation. Each of its patches tests that the lease is still its own, and
+renews it: a driver that was taken for dead cannot write any more, and a delayed write of its own cannot
+land twice. The state of the rollout and the change of the spec go in one patch, so a process that is killed
+leaves both or neither.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from canaryflow.delivery import seldon
+from canaryflow.delivery.clock import Clock, patiently
 from canaryflow.delivery.cluster import Cluster, Operation, Unavailable
 from canaryflow.delivery.live import Live, look
 from canaryflow.delivery.rollout_state import (
@@ -59,21 +60,6 @@ class Event:
 Listener = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Time, so that a test can make it pass.
-
-    Attributes:
-        now: Seconds since the epoch; leases are compared between machines.
-        steady: Seconds that never jump.
-        sleep: Wait for so many seconds.
-    """
-
-    now: Callable[[], float] = time.time
-    steady: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
 class Driver:
     """Holds the lease of a SeldonDeployment; made by `acquire`.
 
@@ -108,13 +94,17 @@ class Driver:
         """Take the lease; where another holds it, wait for its end, and give up once it is renewed.
 
         Args:
-            patience: Seconds to wait for a lease that its holder no longer renews; None waits for as long as a lease
-                lasts.
+            patience: Seconds to wait for a lease that its holder no longer renews; None waits for as long
+                as a lease lasts.
 
         Raises:
             Busy: Another driver is at work.
             NotFound: There is no such SeldonDeployment.
+            Unavailable: The API has been away for a minute.
         """
+        patiently(self.clock, lambda: self._acquire(patience))
+
+    def _acquire(self, patience: float | None) -> None:
         deadline = self.clock.steady() + (self._lease_seconds * 1.5 if patience is None else patience)
         first: Lease | None = None
         while True:
@@ -126,7 +116,8 @@ class Driver:
                 continue
             if (first is not None and other != first) or self.clock.steady() >= deadline:
                 raise Busy(
-                    f"SeldonDeployment {self.name}: driven by {other.name}; expected no other rollout or deployment"
+                    f"SeldonDeployment {self.name}: driven by {other.name}; "
+                    "expected no other rollout or deployment"
                 )
             first = other
             self.clock.sleep(POLL_SECONDS)
@@ -148,15 +139,16 @@ class Driver:
         return True
 
     def release(self) -> None:
-        """Give the lease back, so that the next driver need not wait; what cannot be done now ends by itself."""
-        if not self._held:
-            return
-        try:
-            self.read()
-            self.cluster.patch(self.name, [self._guard(), {"op": "remove", "path": _pointer(LEASE)}])
-        except PlatformError:
-            pass
-        self._held = False
+        """Give the lease back, so that the next driver need not wait; else it ends by itself."""
+        for _ in range(3):
+            if not self._held:
+                return
+            try:
+                self.read()
+                self.cluster.patch(self.name, [self._guard(), {"op": "remove", "path": _pointer(LEASE)}])
+                self._held = False
+            except PlatformError:
+                self.clock.sleep(0.1)
 
     def read(self) -> dict[str, Any]:
         """Read the object again.
@@ -175,6 +167,11 @@ class Driver:
     def look(self) -> Live:
         """Read the object, its Deployments and the gateway's weights."""
         return look(self.cluster, self.name, self.read())
+
+    @property
+    def commanded(self) -> bool:
+        """Whether a command of a person waits, whatever it says."""
+        return bool(annotations_of(self.sdep).get(COMMAND))
 
     @property
     def command(self) -> Command | None:

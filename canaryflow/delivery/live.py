@@ -1,7 +1,8 @@
 """What a SeldonDeployment is really doing: its pods and the gateway, not its own ``status``.
 
-``status.state`` may be stale, flaps while things change, and says Available before an HPA has lifted a Deployment to
-its minimum. So the Deployments, their pods' versions and the gateway's weights are read, and must agree.
+``status.state`` may be stale, flaps while things change, and says Available before an HPA has lifted a
+Deployment to its minimum. So the Deployments, their pods' versions and the gateway's weights are read, and
+must agree.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _arm(deployment: Mapping[str, Any], name: str) -> str:
 
 
 def _same_bundle(predictor: Mapping[str, Any], deployment: Mapping[str, Any]) -> bool:
-    """Whether the Deployment was already told of the predictor's bundle; a spec is seen some time after it is written."""
+    """Whether the Deployment was told of the predictor's bundle: a spec is seen some time after its write."""
     return seldon.bundle_uri(predictor) == seldon.bundle_uri(
         {"componentSpecs": [deployment.get("spec", {}).get("template", {})]}
     )

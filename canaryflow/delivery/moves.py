@@ -1,7 +1,8 @@
 """The two ways out of a canary: promotion and roll-back.
 
-Each looks at what is there before every change, so it can be begun again at any point, by any process. The order of the
-changes is what loses no request: see the tables in the documentation of Seldon's behaviour under load.
+Each looks at what is there before every change, so it can be begun again at any point, by any process. The
+order of the changes is what loses no request: see the tables in the documentation of Seldon's behaviour
+under load.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ def roll_back(driver: Driver) -> None:
         driver.write(_unfreeze(driver))
         live = driver.look()
         raise Unavailable(
-            f"SeldonDeployment {driver.name}: the gateway still sends {dict(live.weights)}, expected all to main; "
-            f"{_why(driver, MAIN)}"
+            f"SeldonDeployment {driver.name}: the gateway still sends {dict(live.weights)}, "
+            f"expected all to main; {_why(driver, MAIN)}"
         )
     driver.finish(changes.scale(seldon.main_of(driver.sdep), *driver.state.main_scaling))
 
 
 def _unfreeze(driver: Driver) -> list[Operation]:
-    """Where main has a pod that does not get ready, the operator holds the weights: ask for no more than are ready."""
+    """The operator holds the weights while main has a pod that is not ready: ask for those that are."""
     live = driver.look()
     ready = live.ready_replicas(MAIN)
     if live.ready(MAIN) or ready == 0:
@@ -105,8 +106,8 @@ def _hand_back(driver: Driver) -> None:
     """All traffic to the new main once it is whole; then the canary goes, and main's floor."""
     if not driver.until(lambda now: now.ready(MAIN), READY_SECONDS, twice=True):
         raise Unavailable(
-            f"SeldonDeployment {driver.name}: main's new pods do not get ready, the canary carries everything; "
-            f"{_why(driver, MAIN)}"
+            f"SeldonDeployment {driver.name}: main's new pods do not get ready, "
+            f"the canary carries everything; {_why(driver, MAIN)}"
         )
     if seldon.weights(driver.sdep)[CANARY] != 0:
         driver.write(changes.shift(0))

@@ -31,7 +31,7 @@ class Observer:
         self._evidence: Evidence | None = None
 
     def find_objective(self) -> bool:
-        """Look at main alone; True once enough was seen, and the latency objective and the evidence are set."""
+        """Look at main alone; True once enough was seen, and the latency objective is set."""
         state, plan = self._driver.state, self._plan
         now = self._read()
         if now is None:
@@ -47,7 +47,7 @@ class Observer:
         return True
 
     def start(self) -> None:
-        """Take the counters from which the next look counts, if there are none yet (a process that carries on)."""
+        """Take the counters from which the next look counts, where this process has none yet."""
         if self._before is None:
             self._before = self._read()
 

@@ -18,12 +18,14 @@ class RolloutPlan:
 
     Attributes:
         steps: The canary's weights in percent, rising, each 1 to 99; 100 is the promotion and is not a step.
-        step_requests: Requests that both arms together must have answered before a step ends; before the ramp,
-            as many of main's give the latency objective.
+        step_requests: Requests that both arms together must have answered before a step ends; before the
+            ramp, as many of main's give the latency objective.
         interval_seconds: Time between two looks at the metrics.
         alpha: Chance of rolling back a canary that is as good as main, for the whole rollout and all metrics.
-        error_margin: How much higher than main's the canary's error rate may be (a rate, 0.01 is one in a hundred).
-        latency_objective_ms: A request above this is slow; 0 takes it from main's own histogram before the ramp.
+        error_margin: How much higher than main's the canary's error rate may be (a rate, 0.01 is one in a
+            hundred).
+        latency_objective_ms: A request above this is slow; 0 takes it from main's own histogram before the
+            ramp.
         latency_margin: How much higher than main's the canary's share of slow requests may be.
         max_error_rate: The canary's error rate must stay under this, whatever main's is.
         max_minutes: Time that the rollout may take, not counting the time it was paused by a person.
@@ -52,7 +54,8 @@ class RolloutPlan:
         )
         if not steps or not whole or list(steps) != sorted(set(steps)) or len(steps) > 50:
             raise InputError(
-                f"canary_steps: found {list(steps)}, expected rising whole percentages from 1 to 99, such as [5, 10, 25, 50]"
+                f"canary_steps: found {list(steps)}, "
+                "expected rising whole percentages from 1 to 99, such as [5, 10, 25, 50]"
             )
         _within("step_requests", self.step_requests, 1, 1e9)
         _within("interval_seconds", self.interval_seconds, 0.01, 3600)
@@ -64,7 +67,8 @@ class RolloutPlan:
         _within("max_minutes", self.max_minutes, 0.001, 60 * 24 * 30)
         if self.on_inconclusive not in get_args(OnInconclusive):
             raise InputError(
-                f"on_inconclusive: found {self.on_inconclusive!r}, expected one of {', '.join(get_args(OnInconclusive))}"
+                f"on_inconclusive: found {self.on_inconclusive!r}, "
+                f"expected one of {', '.join(get_args(OnInconclusive))}"
             )
 
     def to_dict(self) -> dict[str, Any]:

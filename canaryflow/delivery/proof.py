@@ -1,4 +1,4 @@
-"""A server proves itself: the bundle's samples, sent through the predictor's own Service, must come back as recorded."""
+"""A server proves itself: the bundle's samples, sent through its own Service, are answered as recorded."""
 
 from __future__ import annotations
 

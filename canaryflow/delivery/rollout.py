@@ -1,8 +1,9 @@
-"""A canary on real traffic: a few percent more at a time, judged by evidence that may be watched while it grows.
+"""A canary on real traffic: a few percent more at a time, judged by evidence that may be watched.
 
-The state machine: prepared -> baseline (weight 0: main's latency gives the objective) -> ramp (each step until enough
-requests were seen) -> promoting -> done; and from everywhere rolling back -> done. Its state and evidence are in the
-SeldonDeployment's annotations, so a process that dies leaves a rollout that the next call carries on.
+The state machine: prepared -> baseline (weight 0: main's latency gives the objective) -> ramp (each step
+until enough requests were seen) -> promoting -> done; and from everywhere rolling back -> done. Its state
+and evidence are in the SeldonDeployment's annotations, so a process that dies leaves a rollout that the
+next call carries on.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from canaryflow.delivery import changes, moves, seldon
+from canaryflow.delivery.clock import Clock
 from canaryflow.delivery.cluster import Cluster
-from canaryflow.delivery.driver import POLL_SECONDS, Clock, Driver, Listener
+from canaryflow.delivery.driver import POLL_SECONDS, Driver, Listener
 from canaryflow.delivery.metrics import ArmCounters, MetricSource
 from canaryflow.delivery.observer import Observer
 from canaryflow.delivery.outcome import Outcome, conclude
@@ -41,8 +43,8 @@ def rollout(
 ) -> Outcome:
     """Bring the canary of a SeldonDeployment to 100 %, or take it away.
 
-    It may be called again at any time, and carries on where an earlier process stopped. Where there is no canary it
-    returns at once with the last rollout's outcome, or "first".
+    It may be called again at any time, and carries on where an earlier process stopped. Where there is no
+    canary it returns at once with the last rollout's outcome, or "first".
 
     Args:
         cluster: Where it is.
@@ -54,8 +56,8 @@ def rollout(
         clock: Time.
 
     Raises:
-        PlatformError: Another process drives this deployment, or the platform did not answer for minutes; the rollout
-            stays where it is, and can be carried on.
+        PlatformError: Another process drives this deployment, or the platform did not answer for minutes;
+            the rollout stays where it is, and can be carried on.
     """
     driver = Driver(cluster, name, on_event, clock)
     driver.acquire()
@@ -95,7 +97,8 @@ def _check(driver: Driver) -> None:
         read_state(driver.sdep) is None or driver.state.phase in ("live", "done", "first")
     ):
         raise PlatformError(
-            f"SeldonDeployment {driver.name}: has a canary that `deploy` did not add; expected to deploy before a rollout"
+            f"SeldonDeployment {driver.name}: has a canary that `deploy` did not add; "
+            "expected to deploy before a rollout"
         )
 
 
@@ -131,9 +134,9 @@ class _Rollout:
             self.driver.note(f"rollout over: {self.driver.state.decision}")
 
     def _left(self) -> bool:
-        """A pause that the time limit made is left at once, for a person; a person's own after as long again."""
+        """A pause of the time limit is left to a person at once; a person's own after as long again."""
         state = self.driver.state
-        waits = state.phase in ("prepared", "baseline", "ramp") and self.driver.command is None
+        waits = state.phase in ("prepared", "baseline", "ramp") and not self.driver.commanded
         limit = 0.0 if state.paused_by == "the time limit" else self.plan.max_minutes * 60
         return bool(state.paused_by) and waits and state.paused_seconds >= limit
 
@@ -260,7 +263,7 @@ class _Rollout:
         return driver.until(lambda now: now.carries(weight), _FOLLOW_SECONDS) or self._unhealthy()
 
     def _unhealthy(self) -> bool:
-        """Pods or gateway did not follow: the canary's fault ends the rollout, anything else is waited for."""
+        """Pods or gateway did not follow: the canary's fault ends the rollout, another is waited for."""
         driver = self.driver
         if not driver.look().ready(CANARY):
             lines = driver.cluster.troubles(driver.name, CANARY) or ["its pods give no reason"]
@@ -279,7 +282,7 @@ class _Rollout:
         while (rest := deadline - driver.clock.steady()) > 0:
             driver.clock.sleep(min(rest, POLL_SECONDS))
             driver.read()
-            if driver.command is not None:
+            if driver.commanded:
                 return True
             driver.keep()
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,7 @@ def _rates(
 ) -> list[float]:
     """Between each two looks: requests a second, or hits in percent (no point where there was no request)."""
     rates = []
-    for before, after in zip(samples, samples[1:], strict=False):
+    for before, after in pairwise(samples):
         old, new = before["metrics"].get(metric), after["metrics"].get(metric)
         if old is None or new is None:
             rates.append(float("nan"))
@@ -132,8 +133,9 @@ def _e_values(report: Report, outcome: Outcome, plan: RolloutPlan) -> None:
     report.figure(
         "Evidence",
         figure,
-        "How strongly the answers speak for the canary being worse than main (red) and for its being within the margin "
-        "(green). Each decides at its threshold (grey), and may be watched at any time: arXiv 2106.02693, 2203.09785.",
+        "How strongly the answers speak for the canary being worse than main (red), and for its being within "
+        "the margin (green). Each decides at its threshold (grey), and may be watched at any time: "
+        "arXiv 2106.02693, 2203.09785.",
     )
 
 

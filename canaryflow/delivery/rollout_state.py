@@ -1,13 +1,13 @@
 """What a rollout remembers between two processes: JSON in the SeldonDeployment's own annotations.
 
-Three annotations, because three parties write: the driver its state, whoever drives the lease, a person the command.
-They are in ``metadata``, never in ``spec``: the operator restarts pods when it sees a predictor change.
+Three annotations, because three parties write: the driver its state, whoever drives the lease, a person the
+command. They are in ``metadata``, never in ``spec``: the operator restarts pods when it sees a predictor
+change.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import uuid
 from collections.abc import Mapping
@@ -36,8 +36,8 @@ class RolloutState:
     """Where a rollout stands; everything that the next process needs to carry on.
 
     Attributes:
-        phase: "first" (main was created and never proved), "live" (main alone), "prepared" (a canary at weight 0), then
-            "baseline", "ramp", "promoting" or "rolling back", "done".
+        phase: "first" (main was created and never proved), "live" (main alone), "prepared" (a canary at
+            weight 0), then "baseline", "ramp", "promoting" or "rolling back", "done".
         main_version: What main served when the canary came.
         canary_version: What the canary serves.
         main_scaling: Main's own fewest and most replicas, to be put back after a roll-back.
@@ -214,7 +214,7 @@ def _machine() -> str:
     """This boot and this process namespace: a pid means something only within both."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 
@@ -245,7 +245,11 @@ class Command:
 
 
 def read_command(sdep: Mapping[str, Any]) -> Command | None:
-    """The command that waits in a SeldonDeployment's annotations; None where there is none or it makes no sense."""
+    """The command that waits in a SeldonDeployment's annotations; None where there is none.
+
+    Raises:
+        PlatformError: There is one, and it makes no sense.
+    """
     text = annotations_of(sdep).get(COMMAND)
     if not text:
         return None

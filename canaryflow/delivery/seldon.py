@@ -1,8 +1,8 @@
 """A SeldonDeployment, built from typed values and read back.
 
-The types are those of ``machinelearning.seldon.io/v1`` in Seldon Core 1.17 and 1.18. Without Seldon's executor
-(the default) the model's server answers the external API itself, pods drain, and an HPA can be edited without a
-restart of the pods.
+The types are those of ``machinelearning.seldon.io/v1`` in Seldon Core 1.17 and 1.18. Without Seldon's
+executor (the default) the model's server answers the external API itself, pods drain, and an HPA can be
+edited without a restart of the pods.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class ServerSpec:
         cpu_limit: See above.
         memory_limit: See above.
         executor: Put Seldon's executor before the server.
-        fetch_image: The image whose ``python -m canaryflow.storage`` brings the bundle; empty takes ``image``.
+        fetch_image: The image whose ``python -m canaryflow.storage`` brings the bundle; empty takes
+            ``image``.
         store_secret: A Secret whose keys become the fetching container's environment; empty for none.
 
     Raises:
@@ -145,7 +146,8 @@ def predictor(name: str, spec: ServerSpec, traffic: int, min_replicas: int | Non
         },
     }
     if name == MAIN:
-        # Its selector matches every pod of the SeldonDeployment: a second one would overlap and block evictions.
+        # Its selector matches every pod of the SeldonDeployment: a second one would overlap and block
+        # evictions.
         component["pdbSpec"] = {"maxUnavailable": 1}
     body: Predictor = {
         "name": name,
@@ -275,13 +277,15 @@ def main_of(sdep: Mapping[str, Any]) -> Predictor:
     """The main predictor.
 
     Raises:
-        PlatformError: The first predictor is not main, or there are others than main and canary: not ours to drive.
+        PlatformError: The first predictor is not main, or there are others than main and canary: not ours
+            to drive.
     """
     names = [entry.get("name") for entry in sdep.get("spec", {}).get("predictors", [])]
     if names not in ([MAIN], [MAIN, CANARY]):
         name = sdep.get("metadata", {}).get("name", "?")
         raise PlatformError(
-            f"SeldonDeployment {name}: found predictors {names}, expected {MAIN} first and at most {CANARY} after it"
+            f"SeldonDeployment {name}: found predictors {names}, "
+            f"expected {MAIN} first and at most {CANARY} after it"
         )
     found: Predictor = sdep["spec"]["predictors"][0]
     return found

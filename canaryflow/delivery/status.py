@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from canaryflow.delivery import seldon
+from canaryflow.delivery.clock import Clock
 from canaryflow.delivery.cluster import Cluster
-from canaryflow.delivery.driver import Busy, Clock, Driver, Listener
+from canaryflow.delivery.driver import Busy, Driver, Listener
 from canaryflow.delivery.evidence import Evidence
 from canaryflow.delivery.live import look
 from canaryflow.delivery.outcome import arms
@@ -148,8 +149,8 @@ def command(
 ) -> str:
     """Tell a rollout to pause, resume, promote or abort.
 
-    Where a process drives the rollout, the command is left for it, and it obeys within about a second. Where none does,
-    this process carries the command out itself: it needs no metrics.
+    Where a process drives the rollout, the command is left for it, and it obeys within about a second.
+    Where none does, this process carries the command out itself: it needs no metrics.
 
     Args:
         cluster: Where it is.

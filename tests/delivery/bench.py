@@ -18,8 +18,8 @@ from aiohttp import web
 
 from canaryflow.bundle.format import Bundle, Feature, Signature, seal
 from canaryflow.delivery import seldon
+from canaryflow.delivery.clock import Clock
 from canaryflow.delivery.cluster import Cluster, Operation, Unavailable, connect
-from canaryflow.delivery.driver import Clock
 from canaryflow.delivery.metrics import ArmCounters, MetricsUnavailable
 from canaryflow.delivery.seldon import ServerSpec
 from canaryflow.local.api import application

@@ -6,7 +6,7 @@ from canaryflow.delivery import seldon
 from canaryflow.delivery.deploy import Deployed, deploy
 from canaryflow.delivery.rollout_state import read_lease, read_state
 from canaryflow.errors import GateFailed, InputError, NotFound, PlatformError
-from tests.delivery.bench import Bench, Killed, Mortal
+from tests.delivery.bench import Bench, Killed, Mortal, Unavailable
 
 
 def put(paper: Bench, label: str, timeout: float = 60.0, **changes) -> Deployed:
@@ -124,9 +124,10 @@ def test_a_name_that_cannot_be_one_is_refused_before_anything_is_made(paper: Ben
             deploy(paper.cluster, name or "", paper.spec("one"), paper.bundle("one"), clock=paper.time.clock)
 
 
+@pytest.mark.parametrize("how", [Killed, Unavailable])
 @pytest.mark.parametrize("start", ["nothing", "live"])
-def test_a_deploy_killed_anywhere_is_carried_on(paper: Bench, start: str):
-    """Exhaustive: killed before and after each of its calls, the next call ends as if nothing had been."""
+def test_a_deploy_killed_anywhere_is_carried_on(paper: Bench, start: str, how: type[BaseException]):
+    """Exhaustive: killed (or refused) before and after each of its calls, it ends as if nothing had been."""
     name = "iris"
     attempt, calls = 0, 10_000
     while attempt < calls:
@@ -134,7 +135,7 @@ def test_a_deploy_killed_anywhere_is_carried_on(paper: Bench, start: str):
             paper.cluster.delete(name)
             if start == "live":
                 put(paper, "zero")
-            mortal = Mortal(paper.cluster, attempt, after=after)
+            mortal = Mortal(paper.cluster, attempt, after=after, how=how)
             bundle, spec = paper.bundle("one"), paper.spec("one")
             try:
                 deploy(mortal, name, spec, bundle, 60.0, clock=paper.time.clock)
