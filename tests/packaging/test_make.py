@@ -23,7 +23,7 @@ def program(path: Path, script: str) -> Path:
 
 def python_of(version: str) -> str:
     """An interpreter that says it has a version; everything else it does as the real one."""
-    real = f'exec {sys.executable} "$@" --without-pip'
+    real = f'exec {sys.executable} "$@" $([[ $1 != -m ]] || echo --without-pip)'
     fake = f"sys.version_info = ({version.replace('.', ', ')}, 'final', 0)"
     probe = f'exec {sys.executable} -c "import sys, venv, ensurepip; {fake}; $2"'
     return f"if [[ $1 == -c ]]; then {probe}; fi\n{real}"
