@@ -30,12 +30,14 @@ def shown(value: object) -> str:
     """A value as a message shows it: quoted text, bounded length, one line."""
     if isinstance(value, str):
         text = f'"{value}"'
+    elif isinstance(value, bool):
+        text = "true" if value else "false"
     elif isinstance(value, datetime.datetime | datetime.date):
         text = value.isoformat(" ") if isinstance(value, datetime.datetime) else value.isoformat()
     elif isinstance(value, dict | list | tuple):
         text = f"{'a mapping' if isinstance(value, dict) else 'a list'} of {len(value)}"
     else:
-        text = {None: "nothing", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload]
+        text = "nothing" if value is None else str(value)
     text = " ".join(text.split())
     return text if len(text) <= 80 else text[:77] + "..."
 
