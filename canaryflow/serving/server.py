@@ -120,8 +120,11 @@ def _worker(
 
 def _handle_signals(server: MPServer, drain: Drain, stopped_by: list[int]) -> None:
     """SIGTERM: drain, then stop. Put in place after granian's handlers, before the worker is forked."""
+    parent = os.getpid()
 
     def stop(number: int, _frame: object) -> None:
+        if os.getpid() != parent:  # the worker, before it has handlers of its own: nothing is in flight
+            os._exit(0)
         first = not stopped_by
         stopped_by.append(number)
         seconds = drain.begin() if first and number != signal.SIGINT else 0.0
