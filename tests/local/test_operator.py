@@ -144,13 +144,15 @@ def test_metadata_and_traffic_restart_nothing_and_the_index_names_the_deployment
     assert not before & set(main_live.pids("canary")) or len(main_live.pids("canary")) > 1
 
 
-@pytest.mark.parametrize(("first_to_zero", "lost"), [(False, True), (True, False)])
-def test_removal_at_once_cuts_what_is_in_flight_unless_the_weight_was_0_before(
-    bench: Bench, bundles: Path, first_to_zero: bool, lost: bool
+@pytest.mark.parametrize(
+    ("first_to_zero", "drains", "lost"), [(False, False, True), (True, False, False), (False, True, False)]
+)
+def test_removal_at_once_cuts_what_is_in_flight_unless_the_weight_was_0_before_or_the_pod_drains(
+    bench: Bench, bundles: Path, first_to_zero: bool, drains: bool, lost: bool
 ) -> None:
     bench.create(sdep(predictor("main", write_bundle(bundles, "v1"), 100)))
     bench.wait_settled(main=100)
-    bench.append_canary(predictor("canary", write_bundle(bundles, "v2", abrupt=True), 100, drains=False))
+    bench.append_canary(predictor("canary", write_bundle(bundles, "v2", abrupt=True), 100, drains=drains))
     bench.wait_settled(main=0, canary=100)
 
     async def remove_in_flight() -> int:
@@ -167,6 +169,30 @@ def test_removal_at_once_cuts_what_is_in_flight_unless_the_weight_was_0_before(
 
     assert (asyncio.run(remove_in_flight()) != 200) == lost
     bench.wait_settled(main=100)
+
+
+def test_promotion_in_one_patch_lets_the_old_version_answer_until_the_new_one_is_ready(
+    main_live: Bench, bundles: Path
+) -> None:
+    two = write_bundle(bundles, "v2", ready_after=1.0)
+    main_live.append_canary(predictor("canary", two, 0))
+    main_live.wait_settled(main=100, canary=0)
+    main_live.set_weights(0, 100)
+    main_live.wait_settled(main=0, canary=100)
+    promoted = predictor("main", two, 100, replicas=2)
+    answer = main_live.patch(("remove", "/spec/predictors/1"), ("replace", "/spec/predictors/0", promoted))
+    assert answer.status == 200
+    main_live.wait(lambda: main_live.weights() == {"main": 100}, "all traffic on main", 0.9)
+
+    async def asked() -> set[str]:
+        async with load(main_live, 100) as result:
+            await asyncio.sleep(0.2)
+        assert result.failures == []
+        return set(result.versions)
+
+    assert asyncio.run(asked()) == {"v1"}
+    main_live.wait_settled(main=100)
+    assert asyncio.run(asked()) == {"v2"}
 
 
 def test_a_status_right_after_a_change_is_that_of_before(main_live: Bench, bundles: Path) -> None:
