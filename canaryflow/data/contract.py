@@ -251,11 +251,19 @@ def _listed(names: list[str]) -> str:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any YAML
-    """YAML's dates as ISO text, so that a contract means the same from YAML and from JSON."""
+    """The same contract from YAML, from JSON and through KFP.
+
+    """YAML's dates as ISO text, and whole floats as integers, so that a contract means the same everywhere.
+
+    KFP passes parameters as JSON with one kind of number: 100 arrives as 100.0.
+    whole number is an integer.
+    """
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
@@ -287,3 +295,23 @@ def _read_yaml(path: Path) -> Any:  # noqa: ANN401 - any YAML
         line = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "text that is not YAML"
         raise InputError(f"{path}: {problem}{line}, expected a contract in YAML") from None
+
+
+def infer(table: Path) -> dict[str, Any]:
+    """A contract to start from, guessed from a table; a person should check every line of it.
+
+    The target is a column called target, label, class, y or outcome, otherwise the last that can be one.
+    The first timestamp is the time. Text with many different values is ignored.
+
+    Args:
+        table: A Parquet file.
+
+    Returns:
+        Plain data that `Contract.parse` reads.
+
+    Raises:
+        InputError: The file cannot be read, or no column can be a target.
+    """
+    from canaryflow.data.inference import infer_contract  # it knows contracts itself
+
+    return infer_contract(table)
