@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from canaryflow.data.strict_yaml import read_yaml
 from canaryflow.data.wording import explain, nearest, shown
 from canaryflow.errors import InputError
 from canaryflow.verdict import Severity
@@ -198,7 +198,7 @@ class Contract(_Strict):
         Raises:
             InputError: The file is missing, is not YAML, or says something a contract cannot say.
         """
-        return cls.parse(_read_yaml(Path(path)), str(path))
+        return cls.parse(read_yaml(Path(path)), str(path))
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], origin: str) -> Contract:
@@ -251,12 +251,10 @@ def _listed(names: list[str]) -> str:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any YAML
-    """The same contract from YAML, from JSON and through KFP.
+    """The same data from YAML, from JSON and through KFP.
 
-    """YAML's dates as ISO text, and whole floats as integers, so that a contract means the same everywhere.
-
-    KFP passes parameters as JSON with one kind of number: 100 arrives as 100.0.
-    whole number is an integer.
+    YAML's dates become ISO text. KFP passes JSON with one kind of number, so 100 arrives as 100.0: a whole
+    number is an integer.
     """
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
@@ -265,36 +263,6 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any YAML
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value.isoformat() if isinstance(value, datetime.date) else value
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a key given twice is an error instead of the last one winning."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f'found the key "{key}" twice', problem_mark=key_node.start_mark
-                )
-            if isinstance(key, str):
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> Any:  # noqa: ANN401 - any YAML
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
-    except FileNotFoundError:
-        raise InputError(f"{path}: found no such file, expected a contract in YAML") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected a contract in YAML") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "text that is not YAML"
-        raise InputError(f"{path}: {problem}{line}, expected a contract in YAML") from None
 
 
 def infer(table: Path) -> dict[str, Any]:

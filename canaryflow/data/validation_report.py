@@ -148,18 +148,31 @@ def histogram(feature: FeatureProfile, bins: int) -> tuple[np.ndarray, np.ndarra
 
     Args:
         feature: The profile of a number or an integer with at least one value.
-        bins: How many bins.
+        bins: How many bins; few whole numbers get a bin each.
 
     Returns:
-        The bins' edges, shape (bins + 1,), and the share of values in each, shape (bins,).
+        The edges of n bins, shape (n + 1,), and the share of values in each, shape (n,).
     """
     low, high = feature.minimum or 0.0, feature.maximum or 0.0
+    if feature.kind == "integer" and high - low < 2 * bins:
+        return _whole_numbers(feature, low, high)
     if low == high:
         low, high = low - 0.5, high + 0.5
     grid = np.linspace(low, high, bins + 1)
-    edges = [*feature.edges, max(feature.maximum or 0.0, feature.edges[-1])]
-    below = np.cumsum(feature.counts) / sum(feature.counts)
-    shares = np.interp(grid, [min(low, edges[0]), *edges], [0.0, *below])
+    shares = _below(feature, low, grid)
     # What sits exactly at the smallest value belongs into the first bin.
     shares[0], shares[-1] = 0.0, 1.0
     return grid, np.diff(shares)
+
+
+def _whole_numbers(feature: FeatureProfile, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    values = np.arange(low, high + 1)
+    shares = np.diff(_below(feature, low, values), prepend=0.0)
+    return np.append(values, high + 1) - 0.5, shares
+
+
+def _below(feature: FeatureProfile, low: float, points: np.ndarray) -> np.ndarray:
+    """The share of values at or below each point."""
+    edges = [*feature.edges, max(feature.maximum or 0.0, feature.edges[-1])]
+    below = np.cumsum(feature.counts) / sum(feature.counts)
+    return np.asarray(np.interp(points, [min(low, edges[0]), *edges], [0.0, *below]))
