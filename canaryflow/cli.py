@@ -75,7 +75,7 @@ def run(
     arguments = resolve(path, file, pairs, **place.arguments())
     traffic = None if replay == "none" else Replay(_readable(Path(replay)) if replay else None, rate)
     display = Display()
-    with _platform(workspace, port) as live, display.busy("pipeline ..."):
+    with _platform(workspace, port) as live, display.busy("pipeline"):
         result = PipelineRun(workspace, live.api, path, arguments, traffic, display.listen).run()
     display.heading("Reports")
     display.links(report_links(result))

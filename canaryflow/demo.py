@@ -84,7 +84,7 @@ class Demo:
         arguments = resolve(path, sample.params, [until_argument], **self.workspace.arguments())
         replay = Replay(sample.replay, self.rate)
         run = PipelineRun(self.workspace.root, api, path, arguments, replay, display.listen)
-        with display.busy("pipeline ..."):
+        with display.busy("pipeline"):
             return run.run()
 
     def _show_places(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 
 class CanaryflowError(Exception):
-    """Base of every error with a message for a person: one line, the thing, what was found, what was expected."""
+    """Base of every error with a message for a person: one line, what was found, what was expected."""
 
     exit_code = 2
 
 
 class InputError(CanaryflowError):
-    """Something a person gave cannot be used: a file, a parameter, a contract, a bundle."""
+    """Something a person gave cannot be used."""
 
 
 class BundleError(InputError):
@@ -18,13 +18,13 @@ class BundleError(InputError):
 
 
 class GateFailed(CanaryflowError):  # noqa: N818 - "gate failed" is the field's own phrase
-    """A gate said no, or a canary was rolled back: the run is red and nothing live was changed for the worse."""
+    """A gate said no, or a canary was rolled back: the run is red, what is live stays."""
 
     exit_code = 1
 
 
 class PlatformError(CanaryflowError):
-    """The platform (Kubernetes, or this machine's) cannot do what was asked: unreachable, missing part, port in use."""
+    """Kubernetes or this machine cannot do what was asked: unreachable, a missing part, a port in use."""
 
 
 class NotFound(PlatformError):  # noqa: N818 - the API's own word
@@ -32,4 +32,4 @@ class NotFound(PlatformError):  # noqa: N818 - the API's own word
 
 
 class Conflict(PlatformError):  # noqa: N818 - the API's own word
-    """The object changed since it was read (409, or a JSON Patch ``test`` that no longer holds): read again."""
+    """The object changed since it was read (409, or a JSON Patch ``test`` that failed): read again."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
@@ -28,10 +29,10 @@ class Display:
     def busy(self, text: str) -> Iterator[None]:
         """Show what is under way; a log that is no terminal gets the line itself."""
         if not self.console.is_terminal:
-            self.console.print(f"  {text} ...")
+            self._print(f"  {text} ...")
             yield
             return
-        with self.console.status(text) as status:
+        with self.console.status(f"{text} ...") as status:
             self._status = status
             try:
                 yield
@@ -40,11 +41,11 @@ class Display:
 
     def heading(self, text: str) -> None:
         """Begin a part."""
-        self.console.print(f"\n[bold]{text}[/]")
+        self._print(f"\n[bold]{escape(text)}[/]")
 
     def line(self, text: str, mark: str = "passed") -> None:
         """One thing done."""
-        self.console.print(f"  {_MARKS[mark]} {text}")
+        self._print(f"  {_MARKS[mark]} {escape(text)}")
 
     def listen(self, event: Event) -> None:
         """Show one event of a run."""
@@ -56,13 +57,13 @@ class Display:
         elif kind in _DETAILS:
             self._detail = _DETAILS[kind].format(**event)
         elif kind == "rollout":
-            self.console.print(f"      [dim]{event['text']}[/]")
+            self._print(f"      [dim]{escape(event['text'])}[/]")
         elif kind == "stage ended":
             cost = f"{event['seconds']:6.1f} s {event['peak_mib']:6.0f} MiB"
-            self.console.print(f"  {_MARKS['passed']} {event['stage']:<9} {cost}  {self._detail}")
+            self._print(f"  {_MARKS['passed']} {event['stage']:<9} {cost}  {escape(self._detail)}")
             self._detail = ""
         elif kind == "stage failed":
-            self.console.print(f"  {_MARKS['failed']} {event['stage']:<9} {event['message']}")
+            self._print(f"  {_MARKS['failed']} {event['stage']:<9} {escape(event['message'])}")
 
     def stages(self, runs: dict[str, RunResult]) -> None:
         """Print the steps of one or more runs with their seconds and peak memory."""
@@ -84,7 +85,11 @@ class Display:
         """Print names and places, one a line, never wrapped: they are for copying."""
         width = max(map(len, items), default=0)
         for name, place in items.items():
-            self.console.print(f"  {name:<{width}}  {place}", soft_wrap=True, markup=False)
+            self._print(f"  {name:<{width}}  {escape(place)}")
+
+    def _print(self, text: str) -> None:
+        """One line stays one line, however long: it may be a path, or be searched for in a log."""
+        self.console.print(text, soft_wrap=True)
 
 
 _DETAILS = {
