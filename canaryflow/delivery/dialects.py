@@ -122,7 +122,7 @@ class Tally:
             key = self._key(sample, origin)
             if key is None:
                 continue
-            if not (sample.value >= 0 and sample.value == math.floor(sample.value) < math.inf):
+            if not (sample.value >= 0 and float(sample.value).is_integer()):
                 raise ValueError(
                     f"{sample.name}{dict(sample.labels)}: found {sample.value}, expected a count"
                 )

@@ -83,8 +83,8 @@ class EProcess:
         self._wealth: Floats = self._prior.copy()
         self._cap = cap
 
-    def _settle(self, log_returns: Floats) -> None:
-        """Pay the bets of one block (shape of the weights), then spread a share of the wealth anew."""
+    def settle(self, log_returns: Floats) -> None:
+        """Pay the bets of one block (logarithms, shape of the weights), then spread a share anew."""
         self._wealth[..., 1:] += log_returns
         total = logsumexp(self._wealth, axis=-1, keepdims=True)
         kept = self._wealth + np.minimum(0.0, self._cap - total)
@@ -103,7 +103,8 @@ class EProcess:
 
     def to_dict(self) -> dict[str, Any]:
         """The state in thousandths of a nat, rounded down: it never claims more than was earned."""
-        return {"w": np.floor(np.maximum(self._wealth, _LEAST_LOG) * 1000).astype(int).ravel().tolist()}
+        thousandths = np.floor(np.maximum(self._wealth, _LEAST_LOG) * 1000 + 1e-6)
+        return {"w": thousandths.astype(int).ravel().tolist()}
 
     def restore(self, data: Mapping[str, Any]) -> Self:
         """Carry on from what `to_dict` wrote.
@@ -138,7 +139,7 @@ class TwoSampleTest(EProcess):
         """Add a block; one without requests in both arms tells nothing and changes nothing."""
         if block.main_n and block.canary_n:
             counts = (block.main_n, block.main_k, block.canary_n, block.canary_k)
-            self._settle(_log_returns(self._main, self._canary, counts, self._tolerance))
+            self.settle(log_returns(self._main, self._canary, counts, self._tolerance))
 
 
 class NonInferiority(EProcess):
@@ -168,7 +169,7 @@ class NonInferiority(EProcess):
         """Add a block; one without requests in both arms tells nothing and changes nothing."""
         if block.main_n and block.canary_n:
             counts = (block.canary_n, block.canary_k, block.main_n, block.main_k)
-            self._settle(_log_returns(self._canary, self._main, counts, -self._margins))
+            self.settle(log_returns(self._canary, self._main, counts, -self._margins))
 
     def upper_bound(self, alpha: float) -> float:
         """The upper end of a (1 - alpha) confidence sequence for p_canary - p_main.
@@ -201,14 +202,14 @@ class ObjectiveTest(EProcess):
     def update(self, n: int, k: int) -> None:
         """Add ``n`` requests with ``k`` events."""
         if n:
-            self._settle(_log_ratio(n, k, self._bets, np.asarray(self._objective)))
+            self.settle(_log_ratio(n, k, self._bets, np.asarray(self._objective)))
 
 
 def _log_ratio(n: int, k: int, bet: Floats, null: Floats) -> Floats:
     return np.asarray(xlogy(k, bet / null) + xlogy(n - k, (1 - bet) / (1 - null)))
 
 
-def _log_returns(
+def log_returns(
     first: Floats, second: Floats, counts: tuple[int, int, int, int], tolerance: float | Floats
 ) -> Floats:
     """The logarithm of what each bet pays for a block, against H0: p_second <= p_first + tolerance.
