@@ -1,0 +1,1 @@
+"""The model room: training, search, export into a bundle, evaluation, tracking."""

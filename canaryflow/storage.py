@@ -1,0 +1,255 @@
+"""One vocabulary of places: a local path, ``file://``, or ``s3://bucket/key``.
+
+A bundle is kept under ``<store>/<name>/<version>``. The version is a digest, so a copy never changes and a
+second copy of the same bundle is nothing to do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from canaryflow.bundle.format import MANIFEST, Bundle
+from canaryflow.errors import BundleError, InputError, NotFound, PlatformError
+
+_TIMEOUT_SECONDS = 30.0
+_RETRIES = 3
+_MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchObject"})
+
+
+@dataclass(frozen=True)
+class _Object:
+    """An object (or a prefix) of S3."""
+
+    bucket: str
+    key: str
+
+    def under(self, name: str) -> _Object:
+        return _Object(self.bucket, f"{self.key}/{name}" if self.key else name)
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+def put_bundle(bundle_dir: Path, store: str, name: str) -> str:
+    """Copy a bundle into a store under its version. Whole or not at all, and idempotent.
+
+    Args:
+        bundle_dir: The bundle; verified first.
+        store: A folder, ``file://`` or ``s3://bucket/prefix``.
+        name: The model's name.
+
+    Returns:
+        The copy's URI: ``<store>/<name>/<version>``, a local one as an absolute path.
+
+    Raises:
+        BundleError: The bundle is not whole.
+        InputError: The store is of an unknown kind.
+        PlatformError: S3 cannot be reached or refuses.
+    """
+    bundle = Bundle.open(bundle_dir)
+    place = _parse(store)
+    if isinstance(place, _Object):
+        return _put_s3(bundle, place.under(name).under(bundle.version))
+    target = place.absolute() / name / bundle.version
+    if _whole(target, bundle.version):
+        return str(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{bundle.version}.", dir=target.parent))
+    try:
+        partial.chmod(0o755)
+        _copy(bundle, partial)
+        if target.exists():  # half a copy of an earlier way to write, or an altered one
+            shutil.rmtree(target)
+        try:
+            partial.replace(target)
+        except OSError:
+            if not _whole(target, bundle.version):  # else another process was first
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return str(target)
+
+
+def fetch_bundle(uri: str, to: Path) -> Path:
+    """Bring a bundle to this machine and verify it.
+
+    Args:
+        uri: What `put_bundle` returned.
+        to: A folder to download into; a local bundle stays where it is.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        BundleError: It is not there or not whole.
+        InputError: The URI is of an unknown kind.
+        PlatformError: S3 cannot be reached or refuses.
+    """
+    place = _parse(uri)
+    if isinstance(place, Path):
+        return Bundle.open(place).path
+    target = to / place.key.rsplit("/", 1)[-1]
+    if target.exists():
+        return Bundle.open(target).path
+    to.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".fetch-", dir=to))
+    try:
+        partial.chmod(0o755)
+        _download(place.under(MANIFEST), partial / MANIFEST)
+        for name in Bundle.open(partial, verify=False).manifest.files:
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            _download(place.under(name), partial / name)
+        Bundle.open(partial)
+        partial.replace(target)
+    except NotFound as error:
+        raise BundleError(f"{uri}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def put_file(file: Path, uri: str) -> None:
+    """Copy one file to a place, replacing what is there; a reader never sees half of it.
+
+    Raises:
+        InputError: The file is missing, or the URI is of an unknown kind.
+        PlatformError: S3 cannot be reached or refuses.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: no such file, expected one to copy to {uri}")
+    place = _parse(uri)
+    if isinstance(place, _Object):
+        _upload(file, place)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    try:
+        shutil.copyfile(file, partial)
+        partial.replace(place)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def exists(uri: str) -> bool:
+    """Whether a file, a folder or an object is there (for a bundle on S3: its ``bundle.json``).
+
+    Raises:
+        InputError: The URI is of an unknown kind.
+        PlatformError: S3 cannot be reached or refuses.
+    """
+    place = _parse(uri)
+    if isinstance(place, Path):
+        return place.exists()
+    return _is_object(place) or _is_object(place.under(MANIFEST))
+
+
+def _parse(uri: str) -> Path | _Object:
+    if "://" not in uri:
+        if not uri:
+            raise InputError("store: found nothing, expected a path, file:// or s3://bucket/prefix")
+        return Path(uri)
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if parts.scheme == "s3" and parts.netloc:
+        return _Object(parts.netloc, parts.path.strip("/"))
+    raise InputError(f"{uri}: unknown kind of place, expected a path, file:// or s3://bucket/prefix")
+
+
+def _whole(target: Path, version: str) -> bool:
+    try:
+        return Bundle.open(target).version == version
+    except BundleError:
+        return False
+
+
+def _copy(bundle: Bundle, to: Path) -> None:
+    for name in bundle.manifest.files:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path / name, to / name)
+    shutil.copyfile(bundle.path / MANIFEST, to / MANIFEST)
+    Bundle.open(to)
+
+
+def _put_s3(bundle: Bundle, target: _Object) -> str:
+    if not _is_object(target.under(MANIFEST)):
+        for name in bundle.manifest.files:
+            _upload(bundle.path / name, target.under(name))
+        # Last: a reader looks at it first, so a copy without it is not there yet.
+        _upload(bundle.path / MANIFEST, target.under(MANIFEST))
+    return str(target)
+
+
+def _upload(file: Path, target: _Object) -> None:
+    with _s3(target) as client:
+        client.fput_object(target.bucket, target.key, str(file))
+
+
+def _download(source: _Object, file: Path) -> None:
+    with _s3(source) as client:
+        client.fget_object(source.bucket, source.key, str(file))
+
+
+def _is_object(place: _Object) -> bool:
+    try:
+        with _s3(place) as client:
+            client.stat_object(place.bucket, place.key)
+    except NotFound:
+        return False
+    return True
+
+
+@contextmanager
+def _s3(place: _Object) -> Iterator[Any]:
+    """A client of S3; what goes wrong inside becomes one line that names the object."""
+    import urllib3
+    from minio.error import MinioException, S3Error
+
+    try:
+        yield _client()
+    except S3Error as error:
+        if error.code in _MISSING:
+            raise NotFound(f"{place}: no such object") from error
+        raise PlatformError(f"{place}: S3 refuses: {error.code}: {error.message}") from error
+    except (MinioException, urllib3.exceptions.HTTPError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise PlatformError(f"{place}: S3 cannot be reached: {reason}") from error
+
+
+def _client() -> Any:  # noqa: ANN401 - minio is imported when used
+    import urllib3
+    from minio import Minio
+    from minio.credentials.providers import (
+        AWSConfigProvider,
+        ChainedProvider,
+        EnvAWSProvider,
+        IamAwsProvider,
+    )
+
+    endpoint = (
+        os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("S3_ENDPOINT") or "https://s3.amazonaws.com"
+    )
+    if "://" not in endpoint:
+        endpoint = f"https://{endpoint}"
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InputError(f"AWS_ENDPOINT_URL: found {endpoint!r}, expected http(s)://host[:port]")
+    pool = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=5.0, read=_TIMEOUT_SECONDS),
+        retries=urllib3.Retry(total=_RETRIES, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+    )
+    return Minio(
+        parts.netloc,
+        secure=parts.scheme == "https",
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        credentials=ChainedProvider([EnvAWSProvider(), AWSConfigProvider(), IamAwsProvider()]),
+        http_client=pool,
+    )
