@@ -147,10 +147,14 @@ class Bench:
     def settled(self, **weights: int) -> bool:
         """Whether everything agrees, as a careful client would judge it."""
         deployments = self.deployments().values()
+        # A Deployment that has not been told yet agrees with itself: its template must be the wanted one.
+        wanted = sorted(str(each.get("annotations")) for each in self.get()["spec"]["predictors"])
+        told = sorted(str(each["spec"]["template"]["metadata"]["annotations"]) for each in deployments)
         return (
             self.state() == "Available"
             and self.weights() == weights
             and len(deployments) == len(weights)
+            and wanted == told
             and all(
                 each["status"]["observedGeneration"] == each["metadata"]["generation"]
                 and each["status"]["replicas"]
