@@ -48,6 +48,8 @@ def test_labels_follow_the_threshold_exactly():
     # float32(0.4) is above 0.4, so a client that compares the number it was sent answers the same.
     assert answers.labels() == ["yes", "no", "yes"]
     assert answers.labels(0.7) == ["no", "no", "yes"]
+    # float32(0.7) is below 0.7, although both print alike.
+    assert Answers(np.array([[0.3, 0.7]], dtype=np.float32), signature).labels(0.7) == ["no"]
     three = Answers(np.array([[0.2, 0.5, 0.3]], dtype=np.float32), models.signature("multiclass"))
     assert three.labels() == ["mid"]
     with pytest.raises(ValueError, match="regression"):
