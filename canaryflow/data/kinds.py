@@ -100,8 +100,9 @@ def kind_of(dtype: pl.DataType) -> Kind:
     return "text"
 
 
-def _none(kind: Kind) -> pl.Expr:
-    return pl.lit(None, dtype=DTYPES[kind])
+def _none(column: pl.Expr, kind: Kind) -> pl.Expr:
+    # As many nulls as there are rows; a literal alone would be one.
+    return pl.when(column.is_null()).then(pl.lit(None, dtype=DTYPES[kind]))
 
 
 def _number(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -112,7 +113,7 @@ def _number(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         if not dtype.is_float():
             return value
     else:
-        return _none("number")
+        return _none(column, "number")
     return pl.when(value.is_finite()).then(value)
 
 
@@ -124,13 +125,13 @@ def _integer(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         return pl.when(value == value.round()).then(value).cast(pl.Int64, strict=False)
     if dtype.is_integer() or dtype in (pl.Boolean, pl.Null):
         return column.cast(pl.Int64, strict=False)
-    return _none("integer")
+    return _none(column, "integer")
 
 
 def _label(column: pl.Expr, dtype: pl.DataType, kind: Kind) -> pl.Expr:
     texts = dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)
     labels = kind == "categorical" and (dtype.is_integer() or dtype == pl.Boolean)
-    return column.cast(pl.String) if texts or labels else _none(kind)
+    return column.cast(pl.String) if texts or labels else _none(column, kind)
 
 
 def _boolean(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -141,7 +142,7 @@ def _boolean(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         return pl.when(word == "true").then(True).when(word == "false").then(False)
     if dtype.is_numeric():
         return pl.when(column == 1).then(True).when(column == 0).then(False)
-    return _none("boolean")
+    return _none(column, "boolean")
 
 
 def _timestamp(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -151,7 +152,7 @@ def _timestamp(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if dtype in (pl.Date, pl.Null):
         return column.cast(pl.Datetime("us"))
     if dtype != pl.String:
-        return _none("timestamp")
+        return _none(column, "timestamp")
     text = column.str.strip_chars().str.replace("T", " ", literal=True).str.replace(r"Z$", "+00:00")
     naive = [
         text.str.to_datetime(form, strict=False, time_unit="us")

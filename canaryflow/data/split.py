@@ -44,7 +44,7 @@ def split(
     """Split a table in two, every column in its kind's type, columns the contract does not name left out.
 
     With a time column the newest rows are the test set and rows of one time stay together, so the share is as
-    near to ``test_fraction`` as the times allow. Otherwise rows are drawn by the seed, in equal shares of a
+    near to ``test_fraction`` as the times allow. Otherwise rows are drawn by the seed, the same share of each
     class where the target is a label or a boolean. Rows keep their order.
 
     Args:
@@ -150,9 +150,9 @@ def _batches(table: Path, contract: Contract, start: int) -> Iterator[pl.DataFra
         for name, column in contract.columns.items():
             dtype = frame.schema[name]
             if may_be_unfit(column.kind, dtype):
-                wrong = frame.with_row_index("row").filter(unfit(name, column.kind, dtype))
+                wrong = frame.with_row_index("row|").filter(unfit(name, column.kind, dtype))
                 if len(wrong):
-                    row = start + wrong["row"][0] + 1
+                    row = start + wrong["row|"][0] + 1
                     raise InputError(
                         f"{table}: {name}: found {shown(wrong[name][0])} in row {row}, "
                         f"expected {EXPECTED[column.kind]}"
