@@ -136,7 +136,6 @@ class _Deployment:
                 f"{driver.name}: version {self.spec.version} did not come up and was removed: {fault}"
             )
         driver.insist(self._mark_live)
-        driver.note(f"{self.spec.version} is live")
 
     def _replace_first(self) -> None:
         body = seldon.predictor(MAIN, self.spec, 100)
@@ -145,7 +144,7 @@ class _Deployment:
 
     def _mark_live(self) -> None:
         self.driver.state = RolloutState(phase="live", main_version=self.spec.version)
-        self.driver.write()
+        self.driver.write(say=f"{self.spec.version} is live")
 
     def _already_live(self) -> None:
         fault = self._fault(MAIN)
@@ -203,8 +202,8 @@ class _Deployment:
         )
         body = seldon.predictor(CANARY, spec, 0)
         append = changes.append_canary(body, live.sdep["metadata"]["resourceVersion"])
-        driver.write([*append, *changes.scale(main, floor)])
-        driver.note(f"{spec.version} is added as canary, with no traffic yet")
+        added = f"{spec.version} is added as canary, with no traffic yet"
+        driver.write([*append, *changes.scale(main, floor)], say=added)
 
     def _prove_canary(self) -> None:
         fault = self._fault(CANARY)

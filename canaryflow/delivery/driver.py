@@ -178,11 +178,12 @@ class Driver:
         """The command of a person that waits in the object as last read."""
         return read_command(self.sdep)
 
-    def write(self, operations: Sequence[Operation] = (), *, consume: bool = False) -> None:
+    def write(self, operations: Sequence[Operation] = (), *, say: str = "", consume: bool = False) -> None:
         """Change the object, its state and its lease in one patch, from the object as last read.
 
         Args:
             operations: What changes in the spec.
+            say: The event that this write is; empty for none.
             consume: Take the waiting command away, as this write obeys it.
 
         Raises:
@@ -190,6 +191,9 @@ class Driver:
             Unavailable: The API cannot answer; whether the write was made is to be read.
         """
         self.pass_time()
+        events = list(self.state.events)
+        if say:
+            self.state.note(say)
         patch = [self._guard(), *operations, _annotate(STATE, self.state.dump())]
         if consume:
             waiting = annotations_of(self.sdep)[COMMAND]
@@ -198,9 +202,16 @@ class Driver:
                 {"op": "remove", "path": _pointer(COMMAND)},
             ]
         renewed = self._lease.renewed(self.clock.now() + self._lease_seconds)
-        self.sdep = self.cluster.patch(self.name, [*patch, _annotate(LEASE, renewed.dump())])
+        try:
+            self.sdep = self.cluster.patch(self.name, [*patch, _annotate(LEASE, renewed.dump())])
+        except PlatformError:
+            self.state.events = events
+            raise
+        self.state.weigh(seldon.weights(self.sdep).get(seldon.CANARY, 0))
+        if say:
+            self._tell(say)
 
-    def finish(self, operations: Sequence[Operation]) -> None:
+    def finish(self, operations: Sequence[Operation], say: str) -> None:
         """The last write: the state is done with it, and only with it.
 
         Raises:
@@ -210,7 +221,7 @@ class Driver:
         phase = self.state.phase
         self.state.phase = "done"
         try:
-            self.write(operations)
+            self.write(operations, say=say)
         except PlatformError:
             self.state.phase = phase
             raise
@@ -231,6 +242,9 @@ class Driver:
         if self.state.events and self.state.events[-1][1] == text:
             return
         self.state.note(text)
+        self._tell(text)
+
+    def _tell(self, text: str) -> None:
         self._listener(Event(self.clock.now(), text, seldon.weights(self.sdep)))
 
     def keep(self) -> None:

@@ -38,8 +38,8 @@ def roll_back(driver: Driver) -> None:
             if driver.until(lambda now: now.carries(0), FOLLOW_SECONDS):
                 driver.clock.sleep(DRAIN_SECONDS)
         driver.read()
-        driver.write([*changes.remove_canary(), *_unfreeze(driver)])
-        driver.note("canary removed, main takes all traffic")
+        operations = [*changes.remove_canary(), *_unfreeze(driver)]
+        driver.write(operations, say="canary removed, main takes all traffic")
     if not driver.until(lambda now: now.carries(0), FOLLOW_SECONDS):
         driver.write(_unfreeze(driver))
         live = driver.look()
@@ -47,7 +47,8 @@ def roll_back(driver: Driver) -> None:
             f"SeldonDeployment {driver.name}: the gateway still sends {dict(live.weights)}, "
             f"expected all to main; {_why(driver, MAIN)}"
         )
-    driver.finish(changes.scale(seldon.main_of(driver.sdep), *driver.state.main_scaling))
+    scale = changes.scale(seldon.main_of(driver.sdep), *driver.state.main_scaling)
+    driver.finish(scale, f"over: {driver.state.decision}")
 
 
 def _unfreeze(driver: Driver) -> list[Operation]:
@@ -78,7 +79,7 @@ def promote(driver: Driver) -> None:
             _hand_over(driver)
         _hand_back(driver)
         return
-    driver.finish(changes.scale(seldon.main_of(sdep), *driver.state.canary_scaling))
+    driver.finish(changes.scale(seldon.main_of(sdep), *driver.state.canary_scaling), "over: promoted")
 
 
 def _hand_over(driver: Driver) -> None:
@@ -91,15 +92,14 @@ def _hand_over(driver: Driver) -> None:
     if not driver.until(lambda now: now.ready(CANARY), READY_SECONDS):
         raise CannotPromote(f"the canary did not get {floor} replicas ready: {_why(driver, CANARY)}")
     if seldon.weights(driver.sdep)[CANARY] != 100:
-        driver.write(changes.shift(100))
-        driver.note("canary takes all traffic")
+        driver.write(changes.shift(100), say="canary takes all traffic")
     if not driver.until(lambda now: now.carries(100), FOLLOW_SECONDS):
         raise CannotPromote(f"the gateway does not follow: {_why(driver, MAIN)}")
     driver.clock.sleep(DRAIN_SECONDS)
     driver.read()
     main, canary = seldon.main_of(driver.sdep), seldon.find(driver.sdep, CANARY) or {}
-    driver.write(changes.copy_canary_into_main(main, canary, driver.state.floor))
-    driver.note(f"main, idle, is updated to {driver.state.canary_version}")
+    update = changes.copy_canary_into_main(main, canary, driver.state.floor)
+    driver.write(update, say=f"main, idle, is updated to {driver.state.canary_version}")
 
 
 def _hand_back(driver: Driver) -> None:
@@ -110,8 +110,7 @@ def _hand_back(driver: Driver) -> None:
             f"the canary carries everything; {_why(driver, MAIN)}"
         )
     if seldon.weights(driver.sdep)[CANARY] != 0:
-        driver.write(changes.shift(0))
-        driver.note("main takes all traffic again")
+        driver.write(changes.shift(0), say="main takes all traffic again")
     if not driver.until(lambda now: now.carries(0), FOLLOW_SECONDS):
         raise Unavailable(
             f"SeldonDeployment {driver.name}: the gateway does not follow; {_why(driver, MAIN)}"
@@ -119,8 +118,7 @@ def _hand_back(driver: Driver) -> None:
     driver.clock.sleep(DRAIN_SECONDS)
     driver.read()
     scale = changes.scale(seldon.main_of(driver.sdep), *driver.state.canary_scaling)
-    driver.finish([*changes.remove_canary(), *scale])
-    driver.note("canary removed")
+    driver.finish([*changes.remove_canary(), *scale], "canary removed: promoted")
 
 
 def _why(driver: Driver, predictor: str) -> str:

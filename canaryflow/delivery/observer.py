@@ -42,7 +42,9 @@ class Observer:
         if seen.requests < plan.step_requests or state.paused_by:
             return False
         state.latency_edge = _edge(seen, plan.latency_objective_ms / 1000)
-        state.evidence = Evidence(plan, state.latency_edge).to_dict()
+        self._evidence = Evidence(plan, state.latency_edge)
+        state.evidence = self._evidence.to_dict()
+        self._sample(0)
         self._before = now
         return True
 
@@ -57,7 +59,7 @@ class Observer:
         if before is None or after is None:
             self._before = before or after
             return False
-        driver, state = self._driver, self._driver.state
+        state = self._driver.state
         evidence = self._current()
         evidence.observe(before, after)
         self._before = after
@@ -65,13 +67,18 @@ class Observer:
         for arm in (MAIN, CANARY):
             requests = difference(before, after, arm).requests
             state.step_requests[arm] = state.step_requests.get(arm, 0) + requests
-        driver.pass_time()
+        self._sample(weight)
+        return True
+
+    def _sample(self, weight: int) -> None:
+        """Keep what is known now, for the report."""
+        self._driver.pass_time()
         looks = {}
-        for metric, numbers in evidence.summary().items():
+        for metric, numbers in self._current().summary().items():
             counts = [int(numbers[key]) for key in ("main_n", "main_k", "canary_n", "canary_k")]
             looks[metric] = [*counts, _log10(numbers["e_value"]), _log10(numbers["e_safe"])]
+        state = self._driver.state
         state.sample({"t": round(state.age, 2), "weight": weight, "metrics": looks})
-        return True
 
     def decision(self) -> Decision:
         """What the evidence says; "continue" while there is none."""

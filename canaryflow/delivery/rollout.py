@@ -9,6 +9,7 @@ next call carries on.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def rollout(
     driver.acquire()
     try:
         _check(driver)
+        if report is not None and driver.state.phase not in ("first", "live", "done"):
+            threading.Thread(target=_prepare_report, daemon=True).start()
         _Rollout(driver, plan, metrics).run()
     finally:
         driver.release()
@@ -72,6 +75,13 @@ def rollout(
 
         write_report(outcome, plan, name, report)
     return outcome
+
+
+def _prepare_report() -> None:
+    """Load what draws while the rollout waits for traffic; at its end it would cost seconds."""
+    from canaryflow.delivery import rollout_report
+
+    rollout_report.warm_up()
 
 
 def carry_out(driver: Driver) -> None:
@@ -130,8 +140,6 @@ class _Rollout:
         self._obey()
         if phase := self.phases.get(self.driver.state.phase):
             phase()
-        if self.driver.state.phase == "done":
-            self.driver.note(f"rollout over: {self.driver.state.decision}")
 
     def _left(self) -> bool:
         """A pause of the time limit is left to a person at once; a person's own after as long again."""
@@ -148,8 +156,7 @@ class _Rollout:
         try:
             command = driver.command
         except PlatformError as error:
-            driver.note(str(error))
-            driver.write(consume=True)
+            driver.write(say=str(error), consume=True)
             return
         if command is None:
             return
@@ -169,8 +176,7 @@ class _Rollout:
             state.phase = "promoting" if command.verb == "promote" else "rolling back"
             state.decision = "promoted" if command.verb == "promote" else "aborted"
             state.reasons = [f"{command.verb} was asked for by {command.by}"]
-        driver.write(consume=True)
-        driver.note(done)
+        driver.write(say=done, consume=True)
 
     def _may_still(self, verb: str) -> bool:
         """An abort is too late once main was updated: its old version is gone."""
@@ -182,16 +188,14 @@ class _Rollout:
         """Leave the ramp, and say why."""
         state = self.driver.state
         state.phase, state.decision, state.reasons, state.paused_by = phase, decision, list(reasons), ""
-        self.driver.write()
-        self.driver.note(f"{phase}: " + "; ".join(reasons))
+        self.driver.write(say=f"{phase}: " + "; ".join(reasons))
 
     # -- the phases
 
     def _begin(self) -> None:
         driver, state = self.driver, self.driver.state
         state.phase, state.plan, state.elapsed = "baseline", self.plan.to_dict(), 0.0
-        driver.write()
-        driver.note(f"rollout of {state.canary_version} against {state.main_version} begins")
+        driver.write(say=f"rollout of {state.canary_version} against {state.main_version} begins")
 
     def _baseline(self) -> None:
         """Main alone, until its latency is known."""
@@ -201,11 +205,9 @@ class _Rollout:
                 self._wait(min(self.plan.interval_seconds, 1.0))
             return
         state.phase, state.step, state.step_requests = "ramp", 0, {}
-        driver.write()
-        if state.latency_edge:
-            driver.note(f"a request is slow above {1000 * state.latency_edge:g} ms")
-        else:
-            driver.note("the metrics have no latency histogram: errors alone are judged")
+        slow = f"a request is slow above {1000 * state.latency_edge:g} ms"
+        errors_alone = "the metrics have no latency histogram: errors alone are judged"
+        driver.write(say=slow if state.latency_edge else errors_alone)
 
     def _ramp(self) -> None:
         """One look at the present weight."""
@@ -256,8 +258,7 @@ class _Rollout:
             if not driver.until(lambda now: now.ready(CANARY), _FOLLOW_SECONDS):
                 return self._unhealthy()
         if seldon.weights(driver.sdep) != {MAIN: 100 - weight, CANARY: weight}:
-            driver.write(changes.shift(weight))
-            driver.note(f"canary takes {weight} %")
+            driver.write(changes.shift(weight), say=f"canary takes {weight} %")
         elif live.carries(weight):
             return True
         return driver.until(lambda now: now.carries(weight), _FOLLOW_SECONDS) or self._unhealthy()
@@ -269,9 +270,8 @@ class _Rollout:
             lines = driver.cluster.troubles(driver.name, CANARY) or ["its pods give no reason"]
             self._turn("rolling back", "rolled back", ["the canary is not ready: " + "; ".join(lines)])
         elif not self._over_time():
-            driver.note(
-                "the gateway does not follow yet: " + "; ".join(driver.cluster.troubles(driver.name, MAIN))
-            )
+            why = "; ".join(driver.cluster.troubles(driver.name, MAIN)) or "no pod gives a reason"
+            driver.note(f"the gateway does not follow yet: {why}")
             driver.write()
         return False
 
@@ -297,8 +297,7 @@ class _Rollout:
         reasons = [f"nothing was proved in {plan.max_minutes:g} minutes: " + "; ".join(open_points)]
         if plan.on_inconclusive == "pause":
             state.paused_by, state.paused_seconds, state.reasons = "the time limit", 0.0, reasons
-            driver.write()
-            driver.note("paused: " + reasons[0])
+            driver.write(say="paused: " + reasons[0])
         elif plan.on_inconclusive == "promote":
             self._turn("promoting", "promoted", reasons)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -48,6 +49,13 @@ def write_report(outcome: Outcome, plan: RolloutPlan, name: str, path: Path) -> 
     report.write(path)
 
 
+def warm_up() -> None:
+    """Draw a figure into nothing: what it loads, and the fonts it finds, are there for the next."""
+    figure, axes = new_figure()
+    axes.plot([0, 1], [0, 1])
+    figure.savefig(io.StringIO(), format="svg")
+
+
 def _shown(value: object) -> object:
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
@@ -69,10 +77,12 @@ def _figures(report: Report, outcome: Outcome, plan: RolloutPlan) -> None:
     samples = outcome.history
     times = [sample["t"] for sample in samples]
     figure, axes = new_figure(height=2.2)
-    axes.step(times, [sample["weight"] for sample in samples], where="post", color=CANARY, linewidth=2)
+    shares = [*outcome.state.weights, (outcome.state.age, outcome.state.weights[-1][1])]
+    axes.step(*zip(*shares, strict=True), where="post", color=CANARY, linewidth=2)
     _axes(axes, "canary's weight, %")
-    axes.set_ylim(0, 100)
-    report.figure("Weights", figure, "The share of requests that the canary was given.")
+    axes.set_ylim(-2, 102)
+    promoted = " At 100 main is updated while it is idle." if outcome.promoted else ""
+    report.figure("Weights", figure, f"The share of requests that the canary was given.{promoted}")
     first = next(iter(samples[-1]["metrics"]), None)
     if first is not None:
         figure, axes = new_figure(height=2.4)
@@ -80,6 +90,7 @@ def _figures(report: Report, outcome: Outcome, plan: RolloutPlan) -> None:
             rates = _rates(samples, first, arm, per_second=True)
             axes.plot(times[1:], rates, color=colour, label=arm, linewidth=1.6)
         _axes(axes, "requests a second", legend=True)
+        axes.set_ylim(bottom=0)
         report.figure("Request rate", figure)
     for metric in samples[-1]["metrics"]:
         heading = _HEADINGS.get(metric, metric)
@@ -87,6 +98,7 @@ def _figures(report: Report, outcome: Outcome, plan: RolloutPlan) -> None:
         for arm, colour in _COLOURS.items():
             axes.plot(times[1:], _rates(samples, metric, arm), color=colour, label=arm, linewidth=1.6)
         _axes(axes, "% of requests", legend=True)
+        axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
         report.figure(heading, figure, _meaning(metric, outcome))
     _e_values(report, outcome, plan)
 

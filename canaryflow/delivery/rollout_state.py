@@ -57,6 +57,7 @@ class RolloutState:
         by: Who decided, when a person did.
         started: When it began (seconds since the epoch).
         events: [age in seconds, text], the newest last.
+        weights: [age in seconds, the canary's share in percent], whenever it changed.
         samples: What was seen at each look, for the report; thinned when there are many.
     """
 
@@ -80,6 +81,7 @@ class RolloutState:
     by: str = ""
     started: float = 0.0
     events: list[tuple[float, str]] = field(default_factory=list)
+    weights: list[tuple[float, int]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -93,6 +95,11 @@ class RolloutState:
         self.samples.append(values)
         if len(self.samples) > _MOST_SAMPLES:
             self.samples = self.samples[:-1:2] + self.samples[-1:]
+
+    def weigh(self, canary: int) -> None:
+        """Keep the canary's share where it changed."""
+        if not self.weights or self.weights[-1][1] != canary:
+            self.weights = [*self.weights[-_MOST_SAMPLES:], (round(self.age, 2), canary)]
 
     def dump(self) -> str:
         """The annotation's text."""
@@ -118,6 +125,7 @@ def read_state(sdep: Mapping[str, Any]) -> RolloutState | None:
         state = RolloutState(**{key: value for key, value in data.items() if key in known})
         state.main_scaling = _pair(state.main_scaling)
         state.canary_scaling = _pair(state.canary_scaling)
+        state.weights = [(float(at), int(share)) for at, share in state.weights]
         state.events = [(float(at), str(what)) for at, what in state.events]
     except (ValueError, TypeError, AttributeError) as error:
         raise PlatformError(

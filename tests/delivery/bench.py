@@ -1,7 +1,8 @@
 """A bench for delivery: the one-machine platform's real API and store, with pods that only exist on paper.
 
-Pods get ready after they were looked at a few times, the weights freeze as Seldon's operator freezes them, and time
-passes only when somebody sleeps. So a whole rollout takes a fraction of a second, and can be killed at every call.
+Pods get ready after they were looked at a few times, the weights freeze as Seldon's operator freezes them,
+and time passes only when somebody sleeps. So a whole rollout takes a fraction of a second, and can be killed
+at every call.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -24,6 +25,8 @@ from canaryflow.delivery.metrics import ArmCounters, MetricsUnavailable
 from canaryflow.delivery.seldon import ServerSpec
 from canaryflow.local.api import application
 from canaryflow.local.store import SELDON_DEPLOYMENT, VIRTUAL_SERVICE, ApiFailure, Kind, Object, Store
+
+T = TypeVar("T")
 
 NAMESPACE = "default"
 EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, float("inf"))
@@ -224,9 +227,9 @@ class Bench:
             seal(path, "paper", signature, 1e-6, {})
         return Bundle.open(path)
 
-    def spec(self, label: str, **changes: Any) -> ServerSpec:
+    def spec(self, label: str, **changes: int) -> ServerSpec:
         bundle = self.bundle(label)
-        values = {"min_replicas": 1, "max_replicas": 4} | changes
+        values: dict[str, Any] = {"min_replicas": 1, "max_replicas": 4} | changes
         return ServerSpec("server:1", str(bundle.path), bundle.manifest.version, **values)
 
 
@@ -261,12 +264,12 @@ def bench(folder: Path) -> Iterator[Bench]:
         loop.close()
 
 
-def _run(loop: asyncio.AbstractEventLoop, work: Any) -> Any:
+def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run_coroutine_threadsafe(work, loop).result(10)
 
 
 class Traffic:
-    """Users on paper: so many requests a second, split by what the gateway was told, for as long as time passes.
+    """Users on paper: so many requests a second, split by what the gateway was told.
 
     Attributes:
         errors: Share of requests that fail, by bundle version.
@@ -349,7 +352,7 @@ class Mortal:
     def namespace(self) -> str:
         return self._cluster.namespace
 
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - whatever the method gives
         mine = len(self.calls) == self._at
         self.calls.append(method)
         if mine and not self._after:

@@ -3,13 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from typing import Any
 
 import pytest
 
 from canaryflow.delivery import seldon
 from canaryflow.delivery.deploy import deploy
-from canaryflow.delivery.driver import Busy, Driver
+from canaryflow.delivery.driver import Busy, Driver, Listener
+from canaryflow.delivery.metrics import ArmCounters
 from canaryflow.delivery.plan import RolloutPlan
 from canaryflow.delivery.rollout import Outcome, rollout
 from canaryflow.delivery.rollout_state import Command, read_command, read_lease, read_state
@@ -20,13 +20,13 @@ from tests.delivery.bench import Bench, Killed, Mortal, Traffic, Unavailable
 PLAN = RolloutPlan(steps=(10, 50), step_requests=400, interval_seconds=2.0, max_minutes=10.0)
 
 
-def put(paper: Bench, label: str, **changes: Any) -> str:
+def put(paper: Bench, label: str, **changes: int) -> str:
     spec = paper.spec(label, **changes)
     deploy(paper.cluster, "iris", spec, paper.bundle(label), 60.0, clock=paper.time.clock)
     return spec.version
 
 
-def run(paper: Bench, traffic: Traffic, plan: RolloutPlan = PLAN, **options: Any) -> Outcome:
+def run(paper: Bench, traffic: Traffic, plan: RolloutPlan = PLAN, **options: object) -> Outcome:
     return rollout(paper.cluster, "iris", plan, traffic, clock=paper.time.clock, **options)
 
 
@@ -158,7 +158,7 @@ def test_traffic_that_stops_and_comes_back_is_waited_for(paper: Bench):
     traffic = Traffic(paper, "iris")
     stopped: list[float] = []
 
-    def read() -> Any:
+    def read() -> dict[str, ArmCounters]:
         if paper.pods.routed("iris").get("canary") and (not stopped or paper.time.now - stopped[0] < 120):
             stopped.append(paper.time.now)
         traffic.rate = 0.0 if stopped and paper.time.now - stopped[0] < 120 else 200.0
@@ -232,7 +232,8 @@ def test_a_dead_process_on_this_machine_is_not_waited_for(paper: Bench):
     code = (
         "import sys, time; from canaryflow.delivery.cluster import connect; "
         "from canaryflow.delivery.driver import Driver; "
-        "d = Driver(connect(sys.argv[1], 'default'), 'iris', lease_seconds=1e9); d.acquire(); print('held', flush=True); "
+        "d = Driver(connect(sys.argv[1], 'default'), 'iris', lease_seconds=1e9); d.acquire(); "
+        "print('held', flush=True); "
         "time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code, paper.url], stdout=subprocess.PIPE)
@@ -253,7 +254,7 @@ def test_a_dead_process_on_this_machine_is_not_waited_for(paper: Bench):
 def test_killed_between_any_two_calls_it_ends_all_the_same(
     paper: Bench, good: bool, how: type[BaseException]
 ):
-    """Exhaustive over its writes, where alone a death leaves something new; over a spread of its reads as well."""
+    """Exhaustive over its writes, where alone a death leaves something new; and at a spread of its reads."""
     new = paper.bundle("two").manifest.version
     ending = new if good else paper.bundle("one").manifest.version
     calls = ["patch"]
@@ -267,7 +268,7 @@ def test_killed_between_any_two_calls_it_ends_all_the_same(
             paper.pods.trail.clear()
             put(paper, "one", min_replicas=2)
             put(paper, "two", min_replicas=2)
-            traffic = Traffic(paper, "iris")
+            traffic = Traffic(paper, "iris", rate=1000.0)
             traffic.errors[new] = 0.0 if good else 0.2
             mortal = Mortal(paper.cluster, attempt, after=after, how=how)
             try:
@@ -285,7 +286,7 @@ def test_killed_between_any_two_calls_it_ends_all_the_same(
 # -- what a person says
 
 
-def tell_at(paper: Bench, word: str, verb: str) -> Any:
+def tell_at(paper: Bench, word: str, verb: str) -> Listener:
     told: list[str] = []
 
     def listen(event: object) -> None:
@@ -302,7 +303,7 @@ def test_a_person_promotes(paper: Bench):
     outcome = run(paper, Traffic(paper, "iris"), on_event=tell_at(paper, "takes 10 %", "promote"))
     assert outcome.promoted
     assert "by ann" in outcome.verdict.summary
-    assert outcome.history == [] or outcome.history[-1]["weight"] == 10
+    assert {sample["weight"] for sample in outcome.history} <= {0, 10}
     check_end(paper, new)
 
 
@@ -331,7 +332,7 @@ def test_a_pause_holds_the_weight_and_resume_goes_on(paper: Bench):
     resumed = False
     paused_at = 0.0
 
-    def read() -> Any:
+    def read() -> dict[str, ArmCounters]:
         nonlocal resumed, paused_at
         state = read_state(paper.cluster.get("iris"))
         if state.paused_by:
@@ -420,7 +421,7 @@ def test_the_state_stays_small(paper: Bench):
     plan = RolloutPlan(step_requests=5_000, interval_seconds=1.0)
     largest = 0
 
-    def read() -> Any:
+    def read() -> dict[str, ArmCounters]:
         nonlocal largest
         annotations = paper.cluster.get("iris")["metadata"]["annotations"]
         largest = max(largest, sum(len(value) for value in annotations.values()))
