@@ -99,6 +99,7 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], list[str]]] = [
     (lambda d: d["table"].update(min_rows=-1), ["table.min_rows", "-1"]),
     (lambda d: d.update(version=2), ["version", "2"]),
     (lambda d: d.pop("version"), ["version", "missing"]),
+    (lambda d: d.update(versoin=d.pop("version")), ['"versoin"', 'did you mean "version"']),
     (lambda d: d["columns"].update(late=3), ["columns.late", "3"]),
 ]
 

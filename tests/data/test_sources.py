@@ -189,6 +189,17 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+def test_a_table_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), TableWriter(tmp_path / "table") as writer:
+        writer.write(pl.DataFrame({"a": [1]}))
+        raise KeyError
+    assert names(tmp_path) == []
+    with TableWriter(tmp_path / "table") as writer:
+        writer.write(pl.DataFrame({"a": [1]}))
+        assert "table" not in names(tmp_path)
+    assert names(tmp_path) == ["table"]
+
+
 def test_a_failed_read_leaves_the_old_table(tmp_path: Path, database: Path) -> None:
     out = tmp_path / "out"
     read("sample:iris", out)
