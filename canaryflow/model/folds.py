@@ -50,7 +50,7 @@ def make_folds(data: Dataset, count: int, seed: int) -> Folds:
             f"cross-validation: found {len(data)} rows, expected at least {2 * count} for {count} folds"
         )
     if data.times is not None:
-        parts = tuple(part for part in _forward(data.times, count) if _usable(data, *part))
+        parts = tuple(part for part in forward(data.times, count) if _usable(data, *part))
         if parts:
             return Folds("forward in time", parts)
     if data.problem == "regression":
@@ -66,7 +66,16 @@ def make_folds(data: Dataset, count: int, seed: int) -> Folds:
     return Folds(kind, tuple(splitter.split(np.zeros(len(data)), data.target)))
 
 
-def _forward(times: npt.NDArray[np.generic], count: int) -> list[tuple[Rows, Rows]]:
+def forward(times: npt.NDArray[np.generic], count: int) -> list[tuple[Rows, Rows]]:
+    """Cut rows in ``count + 1`` parts by time; each part but the first is held out once, after all before it.
+
+    Args:
+        times: Shape (n,).
+        count: Number of folds. Rows of one time stay together, so a fold may be empty.
+
+    Returns:
+        Pairs of row positions: trained on, held out.
+    """
     order = np.argsort(times, kind="stable")
     ordered = times[order]
     cuts = [

@@ -152,6 +152,26 @@ def balanced_accuracy(truth: Array, said: Array) -> float:
     return float(np.mean([(said[truth == label] == label).mean() for label in np.unique(truth)]))
 
 
+def best_f1_threshold(truth: Array, positive: Array) -> float:
+    """The probability from which saying the positive class has the largest F1 on these rows.
+
+    Args:
+        truth: 0 or 1, shape (n,).
+        positive: Probabilities of 1, shape (n,).
+
+    Returns:
+        A threshold in the middle between two probabilities that occur, so that a last digit does not decide.
+    """
+    order = np.argsort(-positive, kind="stable")
+    falling = positive[order]
+    f1 = 2 * np.cumsum(truth[order]) / (np.arange(1, len(order) + 1) + truth.sum())
+    # Equal probabilities are said together, so only the last of them is a place to cut.
+    last = np.append(np.diff(falling) != 0, True)
+    best = int(np.argmax(np.where(last, f1, -1.0)))
+    following = falling[best + 1] if best + 1 < len(order) else 0.0
+    return round(float((falling[best] + following) / 2), 9)
+
+
 def base_rate(problem: Problem, truth: Array) -> tuple[str, float]:
     """What the best constant answer reaches on these rows.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from canaryflow import __version__
 from canaryflow.bundle.format import Bundle, Signature
+from canaryflow.data.contract import Column, Contract
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,20 +20,21 @@ if TYPE_CHECKING:
 _REQUIREMENTS = ("mlflow", "numpy", "onnxruntime")
 
 
-def write_mlmodel(folder: Path, signature: Signature, run_id: str | None) -> None:
+def write_mlmodel(folder: Path, signature: Signature, contract: Contract, run_id: str | None) -> None:
     """Write ``MLmodel`` and the ``requirements.txt`` it names into a bundle's folder, before it is sealed.
 
     Args:
         folder: The bundle's folder.
         signature: Becomes MLflow's signature of inputs and outputs.
+        contract: Tells integers from other numbers.
         run_id: The run that trained it.
     """
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
-    types = {"number": "double", "boolean": "boolean", "categorical": "string"}
     inputs: list[ColSpec | TensorSpec] = [
-        ColSpec(types[item.kind], item.name, not item.nullable) for item in signature.features
+        ColSpec(_type(contract.features[item.name]), item.name, not item.nullable)
+        for item in signature.features
     ]
     answer = "double" if signature.problem == "regression" else "string"
     outputs: list[ColSpec | TensorSpec] = [ColSpec(answer, signature.target)]
@@ -51,6 +53,13 @@ def write_mlmodel(folder: Path, signature: Signature, run_id: str | None) -> Non
     (folder / "python_env.yaml").write_text(
         f"python: {version}\ndependencies:\n  - -r requirements.txt\n", encoding="utf-8"
     )
+
+
+def _type(column: Column) -> str:
+    # pandas has no null among its integers: MLflow would refuse the floats that they become.
+    if column.kind == "integer" and not column.nullable:
+        return "long"
+    return {"categorical": "string", "boolean": "boolean"}.get(column.kind, "double")
 
 
 class BundleModel:

@@ -31,9 +31,9 @@ from canaryflow.model.dataset import Dataset, read_dataset
 from canaryflow.model.estimators import Family, Params, family
 from canaryflow.model.folds import Folds, make_folds
 from canaryflow.model.importance import permutation_importance
-from canaryflow.model.metrics import measure
+from canaryflow.model.metrics import best_f1_threshold, measure
 from canaryflow.model.pyfunc import write_mlmodel
-from canaryflow.model.search import Searched, answers, fit_and_answer, search, workers
+from canaryflow.model.search import Searched, answers, fit, fit_and_answer, search, workers
 from canaryflow.model.tracking import Run, Tracking
 
 _LIBRARIES = ("scikit-learn", "skl2onnx", "onnxruntime", "numpy")
@@ -176,10 +176,9 @@ def _fit(chosen: Family, data: Dataset, params: Params, spec: TrainSpec, pool: T
     running = [
         pool.submit(fit_and_answer, chosen, data, params, spec.seed, part) for part in reversed(folds.parts)
     ]
-    pipeline = chosen.build(data, params, spec.seed)
     # Half of the cores: the folds have the others, and OpenMP's threads must not wait for a core.
     with threadpool_limits(max(1, joblib.cpu_count() // 2)):
-        pipeline.fit(data.features, data.target)
+        pipeline = fit(chosen, data, params, spec.seed)
     held_out = [future.result() for future in reversed(running)]
     threshold = _threshold(data, folds, held_out) if data.problem == "binary" else None
     some = np.unique(np.linspace(0, len(data) - 1, min(len(data), _TRAIN_METRIC_ROWS)).astype(np.int64))
@@ -197,18 +196,8 @@ def _fit(chosen: Family, data: Dataset, params: Params, spec: TrainSpec, pool: T
 
 
 def _threshold(data: Dataset, folds: Folds, held_out: list[npt.NDArray[Any]]) -> float:
-    """The probability from which saying the positive class has the largest F1 on out-of-fold answers."""
     truth = np.concatenate([data.target[rows] for _, rows in folds.parts])
-    positive = np.concatenate([values[:, 1] for values in held_out])
-    order = np.argsort(-positive, kind="stable")
-    hits = np.cumsum(truth[order])
-    said = np.arange(1, len(order) + 1)
-    f1 = 2 * hits / (said + truth.sum())
-    # Equal probabilities are said together, so only the last of them is a threshold.
-    last = np.append(np.diff(positive[order]) != 0, True)
-    best = int(np.argmax(np.where(last, f1, -1.0)))
-    following = positive[order][best + 1] if best + 1 < len(order) else 0.0
-    return round(float((positive[order][best] + following) / 2), 6)
+    return best_f1_threshold(truth, np.concatenate([values[:, 1] for values in held_out]))
 
 
 def _finish(
@@ -229,7 +218,7 @@ def _finish(
     samples = export.probing_rows(data, contract, export.SAMPLE_ROWS, spec.seed)
     export.write_samples(folder, samples, answers(fitted.pipeline, data, samples), contract)
     signature = export.signature_of(data, contract, fitted.threshold)
-    write_mlmodel(folder, signature, run.id if run else None)
+    write_mlmodel(folder, signature, contract, run.id if run else None)
     provenance = {
         "data_digest": _digest(table),
         "contract_digest": contract.digest,
