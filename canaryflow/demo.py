@@ -159,7 +159,8 @@ def sample_row(bundle: Path) -> dict[str, Any]:
     """A row that the bundle carries, to ask it about."""
     inputs = json.loads((bundle / SAMPLES).read_text(encoding="utf-8"))["inputs"]
     row: dict[str, Any] = next((row for row in inputs if None not in row.values()), inputs[0])
-    return row
+    # The samples' numbers are single precision, written out in full; a person writes a few digits.
+    return {name: float(f"{value:.5g}") if isinstance(value, float) else value for name, value in row.items()}
 
 
 def curl(url: str, row: dict[str, Any]) -> str:
