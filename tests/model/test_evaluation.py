@@ -119,13 +119,14 @@ def test_a_gate_that_cannot_be_is_named(
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize("file", [MODEL, ESTIMATOR])
 def test_a_served_model_that_is_not_the_trained_one_fails_parity(
-    trained: dict[str, Bundle], poor: dict[str, Bundle], tests_of, tmp_path: Path
+    trained: dict[str, Bundle], poor: dict[str, Bundle], tests_of, tmp_path: Path, file: str
 ) -> None:
     good = trained["binary"]
     swapped = tmp_path / "swapped"
     shutil.copytree(good.path, swapped)
-    shutil.copyfile(poor["binary"].file(MODEL), swapped / MODEL)
+    shutil.copyfile(poor["binary"].file(file), swapped / file)
     manifest = good.manifest
     seal(swapped, manifest.name, manifest.signature, manifest.tolerance, manifest.provenance)
     verdict = judge(tmp_path, swapped, tests_of("binary"), "binary")

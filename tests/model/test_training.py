@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import polars as pl
 import pytest
 
-from canaryflow.bundle.format import ESTIMATOR, PROFILE, REPORT, SAMPLES, Bundle
+from canaryflow.bundle.format import ESTIMATOR, MODEL, PROFILE, REPORT, SAMPLES, Bundle
 from canaryflow.bundle.scorer import Scorer
 from canaryflow.errors import GateFailed, InputError
 from canaryflow.model import estimators
@@ -97,6 +98,13 @@ def test_the_same_data_and_seed_give_the_same_version_in_another_process(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, cwd=ROOT
     )
     assert done.stdout.split() == [trained["binary"].version, trained["regression"].version], done.stderr
+
+
+def test_the_operator_sets_have_one_order(trained: dict[str, Bundle]) -> None:
+    # The converter's own order follows the hash seed, so a version would be a matter of luck.
+    domains = [item.domain for item in onnx.load(trained["binary"].file(MODEL)).opset_import]
+    assert domains == sorted(domains)
+    assert len(domains) > 1
 
 
 def test_another_seed_gives_another_version(trained: dict[str, Bundle], tmp_path: Path) -> None:
