@@ -12,10 +12,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -73,6 +73,7 @@ def run(
     path = (pipeline or pipeline_path()).resolve()
     place = Workspace(workspace)
     arguments = resolve(path, file, pairs, **place.arguments())
+    _check(arguments)
     traffic = None if replay == "none" else Replay(_readable(Path(replay)) if replay else None, rate)
     display = Display()
     with _platform(workspace, port) as live, display.busy("pipeline"):
@@ -433,6 +434,16 @@ def _readable(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"--replay {path}: no such file; expected Parquet, or none")
     return path.resolve()
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    """Refuse at once what a late step would refuse after minutes of work, or with a canary already there."""
+    from canaryflow.data.contract import Contract
+    from canaryflow.delivery.plan import RolloutPlan
+
+    if "contract" in arguments:
+        Contract.parse(arguments["contract"], "contract")
+    RolloutPlan.from_parameters(arguments)
 
 
 def _end(result: RunResult) -> None:

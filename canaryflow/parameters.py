@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from canaryflow.errors import InputError
+from canaryflow.strict_yaml import read_yaml
 
 _WORDS = {
     "STRING": "text",
@@ -57,24 +58,6 @@ def parameters_of(pipeline: Path) -> dict[str, Parameter]:
     }
 
 
-def read_yaml(path: Path) -> Any:  # noqa: ANN401 - a document may be anything
-    """Read a YAML file.
-
-    Raises:
-        InputError: It is missing or is not YAML.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; expected a YAML file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text in UTF-8; expected a YAML file") from error
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        where = f", line {place.line + 1}" if place else ""
-        raise InputError(f"{path}{where}: is not YAML ({getattr(error, 'problem', error)})") from error
-
-
 def resolve(
     pipeline: Path, file: Path | None = None, overrides: Sequence[str] = (), **defaults: object
 ) -> dict[str, Any]:
@@ -87,15 +70,18 @@ def resolve(
         defaults: Values that take the place of the pipeline's own defaults.
 
     Returns:
-        Every parameter that differs from the pipeline's defaults, in its type.
+        Every parameter with a value, in its type.
 
     Raises:
         InputError: An unknown name (the nearest right one is named), a wrong type, an unreadable file.
     """
     known = parameters_of(pipeline)
-    arguments: dict[str, Any] = {}
-    for name, value in defaults.items():
-        arguments[name] = value
+    arguments = {
+        name: _checked(spec, spec.default, str(pipeline))
+        for name, spec in known.items()
+        if spec.default is not None
+    }
+    arguments.update(defaults)
     if file is not None:
         written = read_yaml(file)
         if not isinstance(written, Mapping):

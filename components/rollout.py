@@ -61,17 +61,19 @@ def rollout(
         from canaryflow.delivery.rollout import rollout as roll_out
         from canaryflow.model.tracking import promote_champion
 
-        plan = RolloutPlan(
-            steps=tuple(int(step) for step in canary_steps),
-            step_requests=int(step_requests),
-            interval_seconds=interval_seconds,
-            alpha=alpha,
-            error_margin=error_margin,
-            latency_objective_ms=latency_objective_ms,
-            latency_margin=latency_margin,
-            max_error_rate=max_error_rate,
-            max_minutes=max_minutes,
-            on_inconclusive=on_inconclusive,
+        plan = RolloutPlan.from_parameters(
+            {
+                "canary_steps": canary_steps,
+                "step_requests": step_requests,
+                "interval_seconds": interval_seconds,
+                "alpha": alpha,
+                "error_margin": error_margin,
+                "latency_objective_ms": latency_objective_ms,
+                "latency_margin": latency_margin,
+                "max_error_rate": max_error_rate,
+                "max_minutes": max_minutes,
+                "on_inconclusive": on_inconclusive,
+            }
         )
         platform = os.environ.get("CANARYFLOW_PLATFORM", "kubernetes")
         cluster = connect(platform, namespace)

@@ -20,17 +20,17 @@ def write(folder: Path, text: str, name: str = "params.yaml") -> Path:
 def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     file = write(tmp_path, "name: flights\nseed: 7\n")
     arguments = resolve(PIPELINE, file, ["seed=8", "alpha=0.05"], name="x", store="here")
-    assert arguments == {"name": "flights", "seed": 8, "alpha": 0.05, "store": "here"}
+    given = {"name": "flights", "seed": 8, "alpha": 0.05, "store": "here"}
+    assert {name: arguments[name] for name in given} == given
+    assert arguments["cv_folds"] == 3
     assert isinstance(arguments["seed"], int)
 
 
 def test_every_default_of_the_pipeline_can_be_given_back_to_it() -> None:
-    pairs = []
-    for spec in parameters_of(PIPELINE).values():
-        value = "" if spec.default is None and spec.kind == "STRING" else spec.default
-        if spec.default is not None or spec.kind == "STRING":
-            pairs.append(f"{spec.name}={value}")
-    assert len(resolve(PIPELINE, None, pairs)) == len(pairs)
+    defaults = resolve(PIPELINE)
+    assert set(parameters_of(PIPELINE)) - set(defaults) <= {"query_args", "thresholds"}
+    assert resolve(PIPELINE, None, [f"{name}={value}" for name, value in defaults.items()]) == defaults
+    assert isinstance(defaults["cv_folds"], int) and isinstance(defaults["alpha"], float)
 
 
 def test_paths_are_relative_to_the_file_they_are_written_in(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_dates_in_structured_values_are_text(tmp_path: Path) -> None:
         (["canary_steps=5"], "-p: canary_steps is int 5; expected a list"),
         (["thresholds=[1]"], "-p: thresholds is list [1]; expected a mapping"),
         (["thresholds={a"], "-p thresholds: '{a' cannot be read; expected a mapping"),
-        (["contract=missing.yaml"], "missing.yaml: No such file or directory; expected a YAML file"),
+        (["contract=missing.yaml"], "missing.yaml: found no such file, expected YAML"),
     ],
 )
 def test_a_wrong_pair_is_one_clear_line(pairs: list[str], message: str) -> None:
@@ -76,7 +76,8 @@ def test_a_wrong_pair_is_one_clear_line(pairs: list[str], message: str) -> None:
     [
         ("nam: x\n", "unknown parameter 'nam'; did you mean 'name'?"),
         ("- a\n", "holds list ['a']; expected a mapping of parameters"),
-        ("a: [1\n", "line 2: is not YAML"),
+        ("a: [1\n", "in line 2, expected YAML"),
+        ("name: x\nname: y\n", "found the key \"name\" twice in line 2"),
         ("name: 5\n", "name is int 5; expected text"),
     ],
 )

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from canaryflow.data.strict_yaml import read_yaml
 from canaryflow.data.wording import explain, nearest, shown
 from canaryflow.errors import InputError
+from canaryflow.strict_yaml import read_yaml
 from canaryflow.verdict import Severity
 
 Kind = Literal["number", "integer", "categorical", "boolean", "timestamp", "text"]

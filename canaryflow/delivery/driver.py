@@ -221,7 +221,8 @@ class Driver:
         phase = self.state.phase
         self.state.phase = "done"
         try:
-            self.write(operations, say=say)
+            # A command that nobody could obey any more must not be taken for one to the next rollout.
+            self.write(operations, say=say, consume=self.commanded)
         except PlatformError:
             self.state.phase = phase
             raise

@@ -76,6 +76,25 @@ class RolloutPlan:
         return asdict(self) | {"steps": list(self.steps)}
 
     @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> RolloutPlan:
+        """The plan that a pipeline's parameters ask for; those that are not the rollout's are left alone.
+
+        KFP has one kind of number: a step of 5 arrives as 5.0.
+
+        Raises:
+            InputError: A value is out of its range.
+        """
+        values = {field.name: parameters[field.name] for field in fields(cls) if field.name in parameters}
+        if "canary_steps" in parameters:
+            values["steps"] = tuple(
+                int(step) if isinstance(step, float) and step.is_integer() else step
+                for step in parameters["canary_steps"]
+            )
+        if "step_requests" in values:
+            values["step_requests"] = int(values["step_requests"])
+        return cls(**values)
+
+    @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RolloutPlan:
         """Read what `to_dict` wrote.
 

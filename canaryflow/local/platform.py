@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from canaryflow.errors import PlatformError
 from canaryflow.local.process import spawn
 
@@ -93,6 +95,9 @@ def down(workspace: Path) -> bool:
                 f"workspace {workspace}: its platform did not stop in {_STOP_SECONDS:.0f} s: killed"
             )
         time.sleep(0.05)
+    # The lock goes a moment before the process does.
+    while "pid" in state and _runs(state["pid"]) and time.monotonic() < deadline:
+        time.sleep(0.01)
     return True
 
 
@@ -164,6 +169,12 @@ def _state(workspace: Path) -> dict[str, Any]:
         if isinstance(state, dict):
             return state
     return {}
+
+
+def _runs(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _locked(workspace: Path) -> bool:

@@ -40,6 +40,8 @@ UNKNOWN_CATEGORY = "category not seen in training"
 _OPSETS = {"": 18, "ai.onnx.ml": 3}
 SAMPLE_ROWS = 32
 _SIGNIFICANT = 9
+# The rounding of float32 near 1.
+_LEAST_ERROR = 1e-7
 
 
 def to_onnx(pipeline: Any, data: Dataset) -> bytes:  # noqa: ANN401 - sklearn is untyped
@@ -137,6 +139,20 @@ def difference(answers: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
     """The largest distance between two sets of answers; infinite where one is NaN."""
     distance = np.abs(answers.astype(np.float64) - expected)
     return float(np.where(np.isnan(distance), np.inf, distance).max(initial=0.0))
+
+
+def tolerance(answers: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """A bundle's tolerance: ten times the error seen, for processors that round in another order.
+
+    Args:
+        answers: ONNX's, shape (n,) or (n, classes).
+        expected: The estimator's, of the same shape.
+
+    Returns:
+        How far an answer may be from the recorded one, times ``max(1, |answer|)``.
+    """
+    scale = np.maximum(1.0, np.abs(expected))
+    return 10 * max(difference(answers / scale, expected / scale), _LEAST_ERROR)
 
 
 def write_samples(folder: Path, rows: pl.DataFrame, expected: npt.NDArray[Any], contract: Contract) -> None:

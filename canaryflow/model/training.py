@@ -246,7 +246,7 @@ def _finish(
     importance = permutation_importance(scorer, columns, data.target, spec.seed)
     parity = {"rows": len(probes), "largest difference": worst, "allowed": limit}
     write_training_report(folder / REPORT, spec, data, contract, searched, fitted, importance, parity)
-    seal(folder, spec.name, signature, limit, provenance)
+    seal(folder, spec.name, signature, export.tolerance(found, expected), provenance)
 
 
 def _digest(table: Path) -> str:

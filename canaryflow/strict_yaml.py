@@ -35,11 +35,11 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401 - any YAML
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
-        raise InputError(f"{path}: found no such file, expected a contract in YAML") from None
+        raise InputError(f"{path}: found no such file, expected YAML") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected a contract in YAML") from None
+        raise InputError(f"{path}: cannot be read ({error}), expected YAML") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "text that is not YAML"
-        raise InputError(f"{path}: {problem}{line}, expected a contract in YAML") from None
+        raise InputError(f"{path}: {problem}{line}, expected YAML") from None
