@@ -87,7 +87,8 @@ class PaperPods:
         complete = all(self._ready(name, entry) >= seldon.scaling(entry)[0] for entry in predictors)
         if complete:
             self._route(namespace, name, seldon.weights(sdep))
-        self.trail.append({"sdep": sdep, "routed": self.routed(name)})
+        ready = {entry["name"]: self._ready(name, entry) >= seldon.scaling(entry)[0] for entry in predictors}
+        self.trail.append({"sdep": sdep, "routed": self.routed(name), "ready": ready})
 
     def _route(self, namespace: str, name: str, weights: Mapping[str, int]) -> None:
         routes = [
@@ -276,6 +277,7 @@ class Traffic:
         slow: Share of requests that take 20 ms instead of 2 ms, by bundle version.
         rate: Requests a second.
         silent: The source cannot be read.
+        deaf: The gateway does not do what it was told: main gets everything.
     """
 
     def __init__(self, bench: Bench, name: str, rate: float = 200.0) -> None:
@@ -283,6 +285,7 @@ class Traffic:
         self.slow: dict[str, float] = {}
         self.rate = rate
         self.silent = False
+        self.deaf = False
         self._bench = bench
         self._name = name
         self._last = bench.time.now
@@ -310,7 +313,8 @@ class Traffic:
             sdep = self._bench.cluster.get(self._name)
         except Exception:
             return
-        for arm, weight in self._bench.pods.routed(self._name).items():
+        routed = {"main": 100} if self.deaf else self._bench.pods.routed(self._name)
+        for arm, weight in routed.items():
             predictor = seldon.find(sdep, arm)
             version = seldon.version_of(predictor) if predictor else ""
             counts = self._counts.setdefault(arm, [0.0, 0.0, 0.0])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 
 import pytest
 
@@ -56,7 +57,7 @@ def check_trail(paper: Bench) -> None:
 
 
 def test_a_good_canary_is_promoted_step_by_step(paper: Bench):
-    put(paper, "one", min_replicas=2)
+    put(paper, "one", min_replicas=3)
     version = put(paper, "two", min_replicas=2, max_replicas=6)
     events: list[str] = []
     outcome = run(paper, Traffic(paper, "iris"), on_event=lambda event: events.append(str(event)))
@@ -69,6 +70,27 @@ def test_a_good_canary_is_promoted_step_by_step(paper: Bench):
     order = [weight for index, weight in enumerate(weights) if index == 0 or weights[index - 1] != weight]
     assert order == [0, 10, 50, 100, 0]
     assert any("main, idle, is updated" in event for event in events)
+
+
+def test_main_gets_traffic_back_only_when_its_new_pods_are_ready(paper: Bench):
+    put(paper, "one")
+    put(paper, "two")
+    paper.pods.lag = 6
+    run(paper, Traffic(paper, "iris"))
+    asked = [(seldon.weights(moment["sdep"]), moment["ready"]) for moment in paper.pods.trail]
+    given_back = [ready for (before, _), (now, ready) in pairwise(asked) if before["main"] == 0 < now["main"]]
+    assert given_back == [{"main": True, "canary": True}]
+
+
+def test_a_split_that_is_not_obeyed_never_ramps_up(paper: Bench):
+    old = put(paper, "one")
+    put(paper, "two")
+    traffic = Traffic(paper, "iris")
+    traffic.deaf = True
+    plan = RolloutPlan(steps=(10, 50), step_requests=400, interval_seconds=5.0, max_minutes=2.0)
+    assert run(paper, traffic, plan).decision == "rolled back"
+    assert max(moment["routed"].get("canary", 0) for moment in paper.pods.trail) == 10
+    check_end(paper, old)
 
 
 def test_no_request_meets_the_old_version_after_the_first_full_switch(paper: Bench):
@@ -195,9 +217,13 @@ def test_a_pending_pod_of_main_does_not_hold_up_a_roll_back(paper: Bench):
             traffic.errors[new] = 0.5
             paper.pods.stuck_main = True
 
-    started: list[float] = []
-    outcome = run(paper, traffic, on_event=lambda event: (stick(event), started.append(paper.time.now)))
+    moments: list[tuple[str, float]] = []
+    outcome = run(
+        paper, traffic, on_event=lambda event: (stick(event), moments.append((str(event), paper.time.now)))
+    )
     assert outcome.decision == "rolled back"
+    (decided,) = [at for text, at in moments if text.startswith("rolling back")]
+    assert moments[-1][1] - decided < 3.0
     limited = [
         moment for moment in paper.pods.trail if seldon.scaling(seldon.main_of(moment["sdep"])) == (2, 2)
     ]
@@ -320,6 +346,24 @@ def test_an_abort_is_too_late_once_main_was_updated(paper: Bench):
     new = put(paper, "two")
     outcome = run(paper, Traffic(paper, "iris"), on_event=tell_at(paper, "idle, is updated", "abort"))
     assert outcome.decision == "promoted"
+    check_end(paper, new)
+    assert read_command(paper.cluster.get("iris")) is None
+
+
+def test_an_abort_of_an_orphan_is_too_late_once_main_was_updated(paper: Bench):
+    put(paper, "one")
+    new = put(paper, "two")
+
+    def die(event: object) -> None:
+        if "idle, is updated" in str(event):
+            raise Killed
+
+    with pytest.raises(Killed):
+        rollout(paper.cluster, "iris", PLAN, Traffic(paper, "iris"), on_event=die, clock=paper.time.clock)
+    paper.time.sleep(60)
+    events: list[str] = []
+    command(paper.cluster, "iris", "abort", "ann", lambda event: events.append(str(event)), paper.time.clock)
+    assert any("too late" in event for event in events)
     check_end(paper, new)
 
 
