@@ -21,13 +21,22 @@ class Comparison:
         tolerance: The difference that is no reason to roll back.
         margin: The difference that must be excluded to promote.
         alpha: The metric's part of alpha.
+        dispersion: How many requests count as one, to roll back and to promote.
     """
 
-    def __init__(self, name: str, events: str, tolerance: float, margin: float, alpha: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        events: str,
+        tolerance: float,
+        margin: float,
+        alpha: float,
+        dispersion: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
         self.name, self.events, self.margin, self.alpha = name, events, margin, alpha
         self.threshold = float(math.ceil(1 / alpha))
-        self.worse = TwoSampleTest(tolerance)
-        self.safe = NonInferiority(margin, math.log(self.threshold) + _CAP_ABOVE)
+        self.worse = TwoSampleTest(tolerance, dispersion[0])
+        self.safe = NonInferiority(margin, math.log(self.threshold) + _CAP_ABOVE, dispersion[1])
         self.totals = [0, 0, 0, 0]
 
     def update(self, block: Block) -> None:

@@ -39,8 +39,11 @@ MINIMUM_REQUESTS = 500
 """No promotion before the canary has answered this many, whatever the tests say."""
 COMPARED_SHARE, OBJECTIVE_SHARE = 0.9, 0.1
 """How alpha is split: the first in equal parts over the compared metrics."""
-ERROR_TOLERANCE, LATENCY_TOLERANCE = 0.05, 0.5
+ERROR_TOLERANCE, LATENCY_TOLERANCE = 0.05, 1.0
 """The part of the margin that is no reason to roll back: a rare stray error, a canary that is colder."""
+LATENCY_DISPERSION = (4.0, 2.0)
+"""How many requests count as one for latency: a burst or a pause makes neighbours slow together. More to roll
+back, which alpha is promised for, than to promote."""
 
 
 class EvidencePlan(Protocol):
@@ -89,7 +92,10 @@ class Evidence:
         self._comparisons = [Comparison("errors", "errors", ERROR_TOLERANCE * margin, margin, alpha)]
         if latency_edge:
             events = f"answers slower than {1000 * latency_edge:g} ms"
-            self._comparisons.append(Comparison("latency", events, LATENCY_TOLERANCE * slow, slow, alpha))
+            tolerance = LATENCY_TOLERANCE * slow
+            self._comparisons.append(
+                Comparison("latency", events, tolerance, slow, alpha, LATENCY_DISPERSION)
+            )
         self._objective = Objective(plan.max_error_rate, plan.alpha * OBJECTIVE_SHARE)
 
     def observe(self, before: Mapping[str, ArmCounters], after: Mapping[str, ArmCounters]) -> None:
@@ -157,12 +163,14 @@ class Evidence:
         return evidence
 
 
-def choose_latency_edge(baseline: ArmCounters, share: float = 0.1) -> float:
+def choose_latency_edge(baseline: ArmCounters, share: float = 0.2, least: float = 0.001) -> float:
     """The edge above which an answer is slow: the least that at most ``share`` of main's answers exceed.
 
     Args:
         baseline: Main's own histogram (what it counted before the ramp).
         share: In (0, 1); near the middle a small shift shows most, far from it only what is really slow.
+        least: Edges under this (seconds) are passed over: gateways count whole milliseconds, and what is
+            faster is the scheduler's doing more than the model's.
 
     Returns:
         The edge in seconds; the last finite one where more than ``share`` of the answers exceed them all.
@@ -170,7 +178,8 @@ def choose_latency_edge(baseline: ArmCounters, share: float = 0.1) -> float:
     Raises:
         InputError: There is no histogram, or nothing in it.
     """
-    edges = [(edge, count) for edge, count in baseline.buckets if math.isfinite(edge)]
+    finite = [(edge, count) for edge, count in baseline.buckets if math.isfinite(edge)]
+    edges = [(edge, count) for edge, count in finite if edge >= least] or finite[-1:]
     total = max((count for _, count in baseline.buckets), default=0)
     if not edges or not total:
         raise InputError("main's latency histogram: found it empty, expected answers to choose the edge from")

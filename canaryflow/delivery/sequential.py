@@ -23,6 +23,11 @@ small share of the wealth is spread anew, so that a canary that turns bad late i
 wealth between bets only; the sum stays an e-process. Rates may differ from block to block, and block sizes
 too.
 
+Dispersion. Requests that come together share their fate (a burst, a pause of the process), so slow answers
+vary more than independent ones would. A test may count d requests as one: its bets pay the d-th root, whose
+expectation is at most 1 as well (Jensen), and neighbours that share their fate, d at a time, mislead it no
+more.
+
 Turner, Ly and Gruenwald, "Generic E-variables for exact sequential k-sample tests that allow for optional
 stopping" (arXiv 2106.02693); Turner and Gruenwald, "Exact anytime-valid confidence intervals for
 contingency tables and beyond" (arXiv 2203.09785); Herbster and Warmuth, "Tracking the best expert" (1998),
@@ -126,20 +131,22 @@ class TwoSampleTest(EProcess):
 
     Args:
         tolerance: A difference of rates that nobody minds, in [0, 1).
+        dispersion: How many requests are told apart as one, at least 1 (see the module).
     """
 
-    def __init__(self, tolerance: float = 0.0) -> None:
+    def __init__(self, tolerance: float = 0.0, dispersion: float = 1.0) -> None:
         main = np.repeat(_BASES, len(_ODDS))
         edge = np.minimum(main + tolerance, 0.97)
         odds = edge / (1 - edge) * np.tile(_ODDS, len(_BASES))
         self._main, self._canary, self._tolerance = main, odds / (1 + odds), tolerance
+        self._dispersion = dispersion
         super().__init__(np.tile(_ODDS_WEIGHTS, len(_BASES)))
 
     def update(self, block: Block) -> None:
         """Add a block; one without requests in both arms tells nothing and changes nothing."""
         if block.main_n and block.canary_n:
             counts = (block.main_n, block.main_k, block.canary_n, block.canary_k)
-            self.settle(log_returns(self._main, self._canary, counts, self._tolerance))
+            self.settle(log_returns(self._main, self._canary, counts, self._tolerance) / self._dispersion)
 
 
 class NonInferiority(EProcess):
@@ -153,11 +160,13 @@ class NonInferiority(EProcess):
     Args:
         margin: The difference that must be excluded, in (0, 1).
         cap: The log wealth to keep at most; above log(1/alpha).
+        dispersion: As in `TwoSampleTest`.
     """
 
     FACTORS = (1.0, 0.1, 0.25, 0.5, 0.75, 1.5, 2.5, 5.0)
 
-    def __init__(self, margin: float, cap: float = np.inf) -> None:
+    def __init__(self, margin: float, cap: float = np.inf, dispersion: float = 1.0) -> None:
+        self._dispersion = dispersion
         margins = np.array([margin * factor for factor in self.FACTORS if margin * factor < 1])
         self._margins: Floats = margins[:, None]
         self._main: Floats = np.tile(_BASES, 2)[None, :]
@@ -169,7 +178,7 @@ class NonInferiority(EProcess):
         """Add a block; one without requests in both arms tells nothing and changes nothing."""
         if block.main_n and block.canary_n:
             counts = (block.canary_n, block.canary_k, block.main_n, block.main_k)
-            self.settle(log_returns(self._canary, self._main, counts, -self._margins))
+            self.settle(log_returns(self._canary, self._main, counts, -self._margins) / self._dispersion)
 
     def upper_bound(self, alpha: float) -> float:
         """The upper end of a (1 - alpha) confidence sequence for p_canary - p_main.

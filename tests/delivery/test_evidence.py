@@ -109,8 +109,8 @@ def test_a_slow_canary_is_rolled_back_for_its_latency_alone() -> None:
 
 def test_a_canary_that_is_only_colder_is_never_rolled_back() -> None:
     for seed in range(15):
-        traffic = Traffic(Arm(errors=0.01), Arm(errors=0.01, slow=0.10), seed=seed)
-        assert traffic.ramp(looks=12) != "roll back"
+        traffic = Traffic(Arm(errors=0.01, slow=0.05), Arm(errors=0.01, slow=0.12), seed=seed)
+        assert traffic.ramp(looks=16, requests=2000) != "roll back"
 
 
 def test_a_canary_as_broken_as_main_is_neither_blamed_nor_promoted() -> None:
@@ -233,7 +233,9 @@ BUCKETS = ((0.001, 10), (0.005, 700), (0.01, 910), (0.025, 999), (math.inf, 1000
 
 def test_the_latency_edge_is_the_least_that_few_of_mains_answers_exceed() -> None:
     main = ArmCounters(1000, 0, BUCKETS)
-    assert choose_latency_edge(main) == 0.01
+    assert choose_latency_edge(main, share=0.1) == 0.01
+    assert choose_latency_edge(main, share=0.995) == 0.001
+    assert choose_latency_edge(main, share=0.995, least=0.002) == 0.005
     assert choose_latency_edge(main, share=0.3) == 0.005
     assert choose_latency_edge(main, share=0.0001) == 0.025
     for empty in (
@@ -247,7 +249,7 @@ def test_the_latency_edge_is_the_least_that_few_of_mains_answers_exceed() -> Non
 
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=20).filter(any), st.floats(0.01, 0.99))
 def test_the_latency_edge_is_always_one_of_the_histogram(counts: list[int], share: float) -> None:
-    edges = [0.001 * 2**i for i in range(len(counts) - 1)] + [math.inf]
+    edges = [0.0002 * 2**i for i in range(len(counts) - 1)] + [math.inf]
     buckets = tuple(zip(edges, np.cumsum(counts).tolist(), strict=True))
     edge = choose_latency_edge(ArmCounters(sum(counts), 0, buckets), share)
     under = dict(buckets)[edge]

@@ -225,6 +225,18 @@ def test_a_saved_test_carries_on_and_never_claims_more(past: Past, tolerance: fl
     assert restored.log_e == pytest.approx(safe.log_e, abs=0.0011)
 
 
+def test_neighbours_that_share_their_fate_count_as_one() -> None:
+    one, four = TwoSampleTest(0.05), TwoSampleTest(0.05, dispersion=4)
+    safe, safe_four = NonInferiority(0.1), NonInferiority(0.1, dispersion=4)
+    for canary_k in (3, 20, 11):
+        for test in (one, safe):
+            test.update(Block(200, 10, 50, canary_k))
+        for test in (four, safe_four):
+            test.update(Block(800, 40, 200, 4 * canary_k))
+    assert four.log_e == pytest.approx(one.log_e)
+    assert safe_four.log_e == pytest.approx(safe.log_e)
+
+
 def test_a_state_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 97"):
         TwoSampleTest().restore(NonInferiority(0.01).to_dict())
