@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -229,6 +229,16 @@ class Contract(_Strict):
         """SHA-256 of what the contract says (hex, 64 characters); layout and defaults do not change it."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def in_order_of(self, names: Sequence[str]) -> Contract:
+        """The same contract with its columns in a table's order; those that the table lacks come last.
+
+        KFP passes a mapping without its order. The table's is the same every time, so that the same data
+        gives the same model, and positions in a request mean the same.
+        """
+        places = {name: place for place, name in enumerate(names)}
+        ordered = sorted(self.columns, key=lambda name: (places.get(name, len(places)), name))
+        return self.model_copy(update={"columns": {name: self.columns[name] for name in ordered}})
 
     @property
     def features(self) -> dict[str, Column]:

@@ -62,6 +62,7 @@ def split(
     if not 0 < test_fraction < 1:
         raise InputError(f"test_fraction: found {test_fraction}, expected a number between 0 and 1 (0.2)")
     lazy = scan(table)
+    contract = contract.in_order_of(lazy.collect_schema().names())
     _check_columns(table, lazy, contract)
     mask, method, boundary = _test_rows(lazy, contract, test_fraction, seed)
     if not mask.any() or mask.all():

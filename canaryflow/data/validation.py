@@ -54,6 +54,7 @@ def validate(table: Path, contract: Contract) -> Validation:
         InputError: The file is missing or is not Parquet.
     """
     lazy = scan(table)
+    contract = contract.in_order_of(lazy.collect_schema().names())
     frame = rules.prepared(lazy, contract)
     present = {name: column for name, column in contract.columns.items() if name in lazy.collect_schema()}
     all_rules = rules.rules_of(contract, frame)

@@ -59,7 +59,7 @@ def explain(error: ValidationError, origin: str, model: type[BaseModel]) -> str:
     place, kind, found = first["loc"], first["type"], first["input"]
     if kind == "extra_forbidden":
         options = list(_keys(model, place[:-1]))
-        where, found_text = place[:-1], f'the unknown key "{place[-1]}"{nearest(place[-1], options)}'
+        where, found_text = place[:-1], f"the unknown key {shown(place[-1])}{nearest(place[-1], options)}"
         expected = "one of " + ", ".join(options)
         line = (
             f"found {found_text} Expected {expected}"
@@ -84,7 +84,7 @@ def explain(error: ValidationError, origin: str, model: type[BaseModel]) -> str:
 
 
 def _dotted(place: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in place) + ": " if place else ""
+    return ".".join(" ".join(str(part).split()) for part in place) + ": " if place else ""
 
 
 def _expected(message: str) -> str:

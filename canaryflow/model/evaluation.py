@@ -18,6 +18,7 @@ from canaryflow.bundle.format import ESTIMATOR, SAMPLES, Bundle
 from canaryflow.bundle.rows import Columns, RowError
 from canaryflow.bundle.scorer import Scorer
 from canaryflow.data.contract import Contract
+from canaryflow.data.tables import open_parquet
 from canaryflow.errors import BundleError, InputError
 from canaryflow.model import export
 from canaryflow.model.champion import CONFIDENCE, Comparison, compare
@@ -114,6 +115,7 @@ def evaluate(
     _check_gates(gates, bundle)
     if tracking is not None:
         tracking.start()
+    contract = contract.in_order_of(open_parquet(test_table).schema_arrow.names)
     data = _test_rows(test_table, contract, bundle)
     scorer = Scorer(bundle)
     columns = _columns(scorer, test_table)

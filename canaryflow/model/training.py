@@ -25,6 +25,7 @@ from canaryflow.bundle.format import MODEL, PROFILE, REPORT, Bundle, seal
 from canaryflow.bundle.scorer import Scorer
 from canaryflow.data.contract import Contract
 from canaryflow.data.profile import profile
+from canaryflow.data.tables import open_parquet
 from canaryflow.errors import GateFailed, InputError
 from canaryflow.model import export
 from canaryflow.model.dataset import Dataset, read_dataset
@@ -115,6 +116,7 @@ def train(
         raise InputError(f"{bundle_dir}: is not empty, expected a folder to be made")
     if tracking is not None:
         tracking.start()
+    contract = contract.in_order_of(open_parquet(train_table).schema_arrow.names)
     data = read_dataset(train_table, contract)
     with workers() as pool:
         described = pool.submit(_profile, train_table, contract)

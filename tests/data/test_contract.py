@@ -192,3 +192,14 @@ def test_nothing_to_predict_is_told(tmp_path: Path) -> None:
     pl.DataFrame({"a": [None, 1.0], "b": [1.0, None]}).write_parquet(table)
     with pytest.raises(InputError, match="a target"):
         infer(table)
+
+
+def test_the_tables_order_is_the_features_order_whatever_a_mapping_became_on_its_way() -> None:
+    columns = {name: {"kind": "number"} for name in ("b", "c", "a")} | {
+        "y": {"kind": "number", "role": "target"}
+    }
+    shuffled = dict(reversed(columns.items()))
+    for written in (columns, shuffled):
+        contract = Contract.parse({"version": 1, "columns": written}, "test").in_order_of(["a", "y", "b"])
+        assert list(contract.features) == ["a", "b", "c"]
+    assert Contract.parse({"version": 1, "columns": columns}, "x").digest == contract.digest
