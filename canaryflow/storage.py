@@ -66,13 +66,7 @@ def put_bundle(bundle_dir: Path, store: str, name: str) -> str:
     try:
         partial.chmod(0o755)
         _copy(bundle, partial)
-        if target.exists():  # half a copy of an earlier way to write, or an altered one
-            shutil.rmtree(target)
-        try:
-            partial.replace(target)
-        except OSError:
-            if not _whole(target, bundle.version):  # else another process was first
-                raise
+        _place(partial, target, bundle.version)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return str(target)
@@ -169,6 +163,20 @@ def _whole(target: Path, version: str) -> bool:
         return Bundle.open(target).version == version
     except BundleError:
         return False
+
+
+def _place(partial: Path, target: Path, version: str) -> None:
+    """Give a whole copy its name; a damaged one that has the name makes way, a whole one stays."""
+    aside = partial.with_name(partial.name + ".damaged")
+    try:
+        if target.exists() and not _whole(target, version):
+            target.replace(aside)
+        partial.replace(target)
+    except OSError:
+        if not _whole(target, version):  # else another process was first
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _copy(bundle: Bundle, to: Path) -> None:

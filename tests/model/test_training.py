@@ -47,6 +47,7 @@ def test_samples_hold_nulls_and_unknown_categories(trained: dict[str, Bundle]) -
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "hist_gradient_boosting"])
 @pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_every_estimator_serves_exactly_what_it_learnt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, problem: str
 ) -> None:
