@@ -20,4 +20,4 @@ def fail(report: dsl.Input[dsl.HTML]) -> None:
 
     with stage("fail"):
         verdict = read_verdict(Path(report.path))
-        raise GateFailed(f"{verdict.gate} failed: {'; '.join(verdict.reasons) or verdict.summary}")
+        raise GateFailed(f"{verdict.gate} failed: {verdict.summary or '; '.join(verdict.reasons)}")
