@@ -24,7 +24,7 @@ def train(
         train_set: The rows to learn from, one Parquet file.
         contract: Tells features and target.
         name: The model's name in the registry and in its deployment.
-        estimator: hist_gradient_boosting, random_forest, extra_trees, decision_tree, linear or neural_network.
+        estimator: hist_gradient_boosting, random_forest, extra_trees, decision_tree, linear, neural_network.
         search_trials: Settings to try; 1 keeps the defaults.
         cv_folds: Folds of the cross-validation.
         seed: Of search, folds and estimator.

@@ -77,7 +77,7 @@ def train_and_deploy(
         test_fraction: Share of the rows kept for the evaluation, the newest where there is a time column.
         seed: Of every random choice.
         name: The model in the registry, and its SeldonDeployment.
-        estimator: hist_gradient_boosting, random_forest, extra_trees, decision_tree, linear or neural_network.
+        estimator: hist_gradient_boosting, random_forest, extra_trees, decision_tree, linear, neural_network.
         search_trials: Settings that the search tries; 1 keeps the defaults.
         cv_folds: Folds of the cross-validation.
         thresholds: Metrics that the model must reach, such as {"roc_auc": 0.7, "log_loss": 0.5}.
