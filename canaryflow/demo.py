@@ -153,9 +153,7 @@ def _main_p99(traffic: dict[str, Any]) -> tuple[float, float]:
 def _rolled_back_by_test(result: RunResult) -> bool:
     verdict = result.verdicts.get("rollout", {})
     failed = [check for check in verdict.get("checks", ()) if not check["passed"]]
-    return not verdict.get("passed", True) and any(
-        "sequential" in check["name"] for check in failed
-    )
+    return not verdict.get("passed", True) and any("sequential" in check["name"] for check in failed)
 
 
 def sample_row(bundle: Path) -> dict[str, Any]:

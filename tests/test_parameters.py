@@ -77,7 +77,7 @@ def test_a_wrong_pair_is_one_clear_line(pairs: list[str], message: str) -> None:
         ("nam: x\n", "unknown parameter 'nam'; did you mean 'name'?"),
         ("- a\n", "holds list ['a']; expected a mapping of parameters"),
         ("a: [1\n", "in line 2, expected YAML"),
-        ("name: x\nname: y\n", "found the key \"name\" twice in line 2"),
+        ("name: x\nname: y\n", 'found the key "name" twice in line 2'),
         ("name: 5\n", "name is int 5; expected text"),
     ],
 )
