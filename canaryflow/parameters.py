@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +123,9 @@ def _parsed(spec: Parameter, text: str) -> Any:  # noqa: ANN401 - the type is th
 def _located(spec: Parameter, value: Any, base: Path) -> Any:  # noqa: ANN401 - any parameter's value
     """Resolve what a person wrote as a relative path against the file they wrote it in."""
     if spec.name == "contract" and isinstance(value, str):
+        from canaryflow.data.contract import Contract
+
+        Contract.load(base / value)  # here, where an error can name the file
         return read_yaml(base / value)
     if spec.name != "source" or not isinstance(value, str):
         return value
@@ -135,7 +140,11 @@ def _located(spec: Parameter, value: Any, base: Path) -> Any:  # noqa: ANN401 - 
 
 def _checked(spec: Parameter, value: Any, origin: str) -> Any:  # noqa: ANN401 - any parameter's value
     """Hold a value to the parameter's type; a whole number is fine where a number is wanted."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if spec.kind.startswith("NUMBER") and isinstance(value, str):
+        # YAML 1.1 takes 1e-3 for text.
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     fits = {
         "STRING": isinstance(value, str),
         "NUMBER_INTEGER": number and float(value).is_integer() if number else False,

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from canaryflow import __version__
 from canaryflow.errors import InputError
 from canaryflow.verdict import Verdict
+from canaryflow.whole import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,10 +113,7 @@ class Report:
             version=__version__,
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, page)
 
 
 def read_verdict(path: Path) -> Verdict:

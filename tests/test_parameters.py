@@ -34,14 +34,21 @@ def test_every_default_of_the_pipeline_can_be_given_back_to_it() -> None:
 
 
 def test_paths_are_relative_to_the_file_they_are_written_in(tmp_path: Path) -> None:
-    write(tmp_path, "version: 1\ncolumns: {a: {kind: number}}\n", "rules.yaml")
+    columns = "{a: {kind: number}, b: {kind: number, role: target}}"
+    write(tmp_path, f"version: 1\ncolumns: {columns}\n", "rules.yaml")
     file = write(tmp_path, "source: sqlite:///rows.db\ncontract: rules.yaml\n")
     arguments = resolve(PIPELINE, file)
     assert arguments["source"] == f"sqlite:///{tmp_path}/rows.db"
-    assert arguments["contract"]["columns"] == {"a": {"kind": "number"}}
+    assert arguments["contract"]["columns"]["a"] == {"kind": "number"}
     assert resolve(PIPELINE, None, ["source=sample:iris"])["source"] == "sample:iris"
     assert resolve(PIPELINE, None, ["source=s3://bucket/rows"])["source"] == "s3://bucket/rows"
     assert resolve(PIPELINE, None, ["source=/data/rows.csv"])["source"] == "/data/rows.csv"
+
+
+def test_a_small_number_may_be_written_as_people_write_it(tmp_path: Path) -> None:
+    file = write(tmp_path, "error_margin: 1e-3\n")
+    arguments = resolve(PIPELINE, file, ["alpha=1e-4"])
+    assert (arguments["error_margin"], arguments["alpha"]) == (0.001, 0.0001)
 
 
 def test_dates_in_structured_values_are_text(tmp_path: Path) -> None:
@@ -57,6 +64,7 @@ def test_dates_in_structured_values_are_text(tmp_path: Path) -> None:
         (["seed"], "-p seed: has no '='; expected key=value"),
         (["seed=1.5"], "-p: seed is float 1.5; expected a whole number"),
         (["seed=true"], "-p: seed is bool True; expected a whole number"),
+        (["alpha=.nan"], "-p: alpha is float nan; expected a number"),
         (["alpha=high"], "-p: alpha is str 'high'; expected a number"),
         (["canary_steps=5"], "-p: canary_steps is int 5; expected a list"),
         (["thresholds=[1]"], "-p: thresholds is list [1]; expected a mapping"),
@@ -87,6 +95,12 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, message: str) -> None:
         resolve(PIPELINE, file)
     assert str(file) in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_a_wrong_contract_is_named_by_its_file(tmp_path: Path) -> None:
+    write(tmp_path, "version: 1\ncolums: {}\n", "rules.yaml")
+    with pytest.raises(InputError, match=r'rules\.yaml.*"colums".*"columns"'):
+        resolve(PIPELINE, write(tmp_path, "contract: rules.yaml\n"))
 
 
 def test_a_file_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Reports: self-contained, safe to open, and the verdict can be read back from the page."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,18 @@ def test_a_page_holds_all_it_shows(tmp_path: Path) -> None:
     links = re.findall(r'(?:src|href)="([^"#]+)"', page)
     assert links == [], "a report must open without a network"
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_full_disk_leaves_no_part_of_a_page(tmp_path: Path) -> None:
+    body = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))"
+    body += "; import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+    body += "; from pathlib import Path; from canaryflow.report import Report; import sys"
+    body += "; Report('A page').write(Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", body, str(tmp_path / "page.html")], capture_output=True, text=True, timeout=60
+    )
+    assert "File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_errors_fail_a_verdict() -> None:

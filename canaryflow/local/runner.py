@@ -17,6 +17,8 @@ from types import FrameType
 def main(argv: list[str]) -> int:
     """Run the pipeline that a JSON file describes: its path, arguments, and folder for artifacts."""
     signal.signal(signal.SIGTERM, _stop_group)
+    # What is live shares this machine's cores with the pipeline, and comes first.
+    os.nice(10)
     job = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
 
     from kfp import local

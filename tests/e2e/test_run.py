@@ -144,6 +144,8 @@ def test_a_challenger_worse_than_the_champion_ends_red(machine: Machine, second:
         ('thresholds={"roc_acu": 0.7}', ["roc_acu"]),
         ("canary_steps=[50, 20]", ["canary_steps"]),
         ("on_inconclusive=hope", ["on_inconclusive", "hope"]),
+        ("name=My_Iris", ["My_Iris"]),
+        ("max_replicas=1", ["max_replicas"]),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

@@ -29,7 +29,10 @@ pytestmark = pytest.mark.needs("make")
 
 def call(*command: str | Path, cwd: Path, seconds: float = 300) -> str:
     environment = {
-        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+        name: value
+        for name, value in os.environ.items()
+        # A make that runs the tests tells its children that they are parts of it.
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV", "MAKELEVEL", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES")
     }
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=seconds)
     assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"

@@ -1,0 +1,144 @@
+"""Commands that run the pipeline on this machine, and the data to start with."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from canaryflow.cli.live import platform_of
+from canaryflow.cli.options import PATH, PORT, RATE, WORKSPACE
+from canaryflow.errors import InputError
+
+if TYPE_CHECKING:
+    from canaryflow.local.run import RunResult
+
+
+@click.command()
+@click.option("-f", "--file", type=PATH, help="Parameters, as YAML.")
+@click.option("-p", "--parameter", "pairs", multiple=True, metavar="KEY=VALUE", help="Wins over the file.")
+@WORKSPACE
+@click.option("--pipeline", type=PATH, help="A compiled pipeline; train_and_deploy when left out.")
+@click.option(
+    "--replay", default="", metavar="FILE|none", help="A canary's traffic; the test split if left out."
+)
+@RATE
+@PORT
+def run(
+    file: Path | None,
+    pairs: tuple[str, ...],
+    workspace: Path,
+    pipeline: Path | None,
+    replay: str,
+    rate: float,
+    port: int,
+) -> None:
+    """Run the pipeline on this machine, with no cluster.
+
+    The workspace keeps the live model, the store and the tracking; a later run carries on from there.
+    What this command starts it stops again, unless `canaryflow local up` keeps the platform running.
+    """
+    from canaryflow import pipeline_path
+    from canaryflow.local.display import Display, report_links
+    from canaryflow.local.run import PipelineRun, Replay
+    from canaryflow.local.workspace import Workspace
+    from canaryflow.parameters import resolve
+
+    path = (pipeline or pipeline_path()).resolve()
+    place = Workspace(workspace)
+    arguments = resolve(path, file, pairs, **place.arguments())
+    _check(arguments)
+    traffic = None if replay == "none" else Replay(_readable(Path(replay)) if replay else None, rate)
+    display = Display()
+    with platform_of(workspace, port) as live, display.busy("pipeline"):
+        result = PipelineRun(workspace, live.api, path, arguments, traffic, display.listen).run()
+    display.heading("Reports")
+    display.links(report_links(result))
+    _end(result)
+
+
+@click.command()
+@click.option("--workspace", type=PATH, help="A new folder; made under the temporary folder when left out.")
+@click.option("--sabotage", type=click.Choice(["errors", "slow"]), help="Spoil the canary after its gates.")
+@RATE
+@PORT
+def demo(workspace: Path | None, sabotage: str | None, rate: float, port: int) -> None:
+    """Do the whole mission on real flights: two models, the second a canary on live traffic."""
+    import tempfile
+
+    from canaryflow.demo import Demo
+    from canaryflow.local import platform
+    from canaryflow.local.display import Display
+    from canaryflow.local.workspace import Workspace
+
+    if workspace is None:
+        workspace = Path(tempfile.mkdtemp(prefix="canaryflow-"))
+    elif workspace.is_dir() and any(workspace.iterdir()):
+        raise InputError(f"--workspace {workspace}: is not empty; expected a new folder")
+    display = Display()
+    try:
+        Demo(Workspace(workspace.resolve()), port, sabotage or "", rate).run(display)
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            display.heading("Serving until Ctrl-C")
+            _wait()
+    finally:
+        platform.down(workspace)
+
+
+@click.group()
+def sample() -> None:
+    """Data to start from."""
+
+
+@sample.command("flights")
+@click.option(
+    "--to", "folder", type=PATH, required=True, help="Folder for database, contract and parameters."
+)
+def sample_flights(folder: Path) -> None:
+    """Write the flights of 2013 from New York, with a contract and parameters to start from."""
+    from canaryflow.data.samples import write_flights
+
+    written = write_flights(folder)
+    click.echo(f"{written.database}\n{written.contract}\n{written.params}\n{written.replay}")
+    click.echo(f"next: canaryflow run -f {written.params}")
+
+
+def _wait() -> None:
+    while True:
+        time.sleep(3600)
+
+
+def _readable(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"--replay {path}: no such file; expected Parquet, or none")
+    return path.resolve()
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    """Refuse at once what a late step would refuse after minutes of work, or with a canary already there."""
+    from canaryflow.data.contract import Contract
+    from canaryflow.delivery.plan import RolloutPlan
+    from canaryflow.delivery.seldon import ServerSpec, check_name
+
+    if "contract" in arguments:
+        Contract.parse(arguments["contract"], "contract")
+    if "name" in arguments:
+        check_name(arguments["name"])
+    sizes = ("min_replicas", "max_replicas", "cpu_target", "memory_target")
+    sizing = {size: arguments[size] for size in sizes if size in arguments}
+    ServerSpec(image="any", bundle_uri="any", version="any", **sizing)
+    RolloutPlan.from_parameters(arguments)
+
+
+def _end(result: RunResult) -> None:
+    if result.exit_code:
+        click.echo(f"canaryflow: {result.message}", err=True)
+        sys.exit(result.exit_code)
+    click.echo(result.message)
+
+
+COMMANDS = (run, demo, sample)
