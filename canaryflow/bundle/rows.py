@@ -147,11 +147,12 @@ class RowReader:
         """Columns of a table to the model's columns: the fast path of evaluation.
 
         Args:
-            table: By name, arrays or sequences of one length. None and NaN are null; other columns are
-                ignored, a column that is not there is null throughout.
+            table: By name, arrays or sequences of one length, one for every feature. None and NaN are null;
+                other columns are ignored.
 
         Raises:
-            RowError: As `from_records`.
+            RowError: As `from_records`; also a feature without a column, nullable or not: a whole column that
+                is missing is a table for another model, not a null.
         """
         sizes = {len(table[name]) for name in self.names if name in table}  # type: ignore[arg-type]
         if len(sizes) != 1:
@@ -161,11 +162,11 @@ class RowReader:
                 f"columns of {sorted(sizes)} rows",
                 f"columns of one length: {_listed(self.names)}",
             )
-        size = sizes.pop()
         columns = {}
         for feature, read in self._readers:
-            given = table.get(feature.name)
-            values = np.full(size, None, dtype=object) if given is None else np.asarray(given)
+            if feature.name not in table:
+                raise RowError(None, feature.name, "no column", f"columns {_listed(self.names)}")
+            values = np.asarray(table[feature.name])
             column = _direct(feature, values)
             if column is None:
                 listed = [None if value != value else value for value in values.tolist()]

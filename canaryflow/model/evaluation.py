@@ -251,10 +251,15 @@ def _against_champion(
             name, False, found, "the challenger's target and classes, or a new model name"
         )
     scorer = Scorer(champion)
+    there = pl.read_parquet_schema(table)
+    if absent := [feature for feature in scorer.rows.names if feature not in there]:
+        return evaluation, Check(
+            name, False, f"cannot score the test rows: no column {absent[0]!r}", "a column for each feature"
+        )
     try:
         values = scorer.score(_columns(scorer, table)).values
     except RowError as error:
-        return evaluation, Check(name, False, f"it cannot score the test rows: {error}", expected)
+        return evaluation, Check(name, False, f"cannot score the test rows: {error}", expected)
     data = evaluation.data
     comparison = compare(data.problem, data.target, evaluation.values, values, data.times)
     metrics = measure(data.problem, data.target, values, theirs.threshold)

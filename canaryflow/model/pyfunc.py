@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from canaryflow import __version__
 from canaryflow.bundle.format import Bundle, Signature
 from canaryflow.data.contract import Column, Contract
@@ -91,6 +93,9 @@ class BundleModel:
 
         table = {name: model_input[name].astype(object).to_numpy() for name in model_input.columns}
         signature = self._scorer.signature
+        for feature in signature.features:
+            if feature.nullable:
+                table.setdefault(feature.name, np.full(len(model_input), None, dtype=object))
         found = self._scorer.score(self._scorer.rows.from_table(table))
         if signature.problem == "regression":
             return pd.DataFrame({signature.target: found.values}, index=model_input.index)

@@ -117,6 +117,8 @@ def test_a_table_of_any_number_type_gives_float32_and_its_faults_are_named():
         NUMERIC.from_table({"a": np.array([1e300]), "b": np.array([0])})
     with pytest.raises(RowError, match=r"row 1, field 'distance': found null"):
         READER.from_table({"distance": np.array([1, np.nan]), "carrier": ["AA", "AA"]})
+    with pytest.raises(RowError, match=r"field 'temp': found no column"):
+        READER.from_table({name: [GOOD[name]] for name in GOOD if name != "temp"})
     with pytest.raises(RowError, match=r"columns of \[1, 2\] rows"):
         NUMERIC.from_table({"a": [1], "b": [0, 1]})
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from canaryflow.bundle.format import ESTIMATOR, MODEL, Bundle, seal
+from canaryflow.data.contract import Contract
 from canaryflow.errors import BundleError, InputError
 from canaryflow.model.evaluation import Gates, evaluate
 from canaryflow.model.export import load_estimator
@@ -13,7 +14,7 @@ from canaryflow.model.training import TrainSpec, train
 from canaryflow.report import read_verdict
 from canaryflow.verdict import Verdict
 from tests.model.conftest import PROBLEMS
-from tests.model.tables import contract, write
+from tests.model.tables import contract, table, write
 
 
 def judge(
@@ -147,6 +148,24 @@ def test_a_champion_of_other_classes_cannot_be_compared(
     )
     assert not verdict.passed
     assert "a multiclass model of 'answer'" in verdict.reasons[0]
+
+
+def test_a_champion_robbed_of_a_feature_is_not_beaten_by_that(
+    trained: dict[str, Bundle], tmp_path: Path
+) -> None:
+    rules = contract("binary")
+    fewer = Contract(
+        version=rules.version, columns={name: item for name, item in rules.columns.items() if name != "price"}
+    )
+    source, test = write(tmp_path, "binary"), tmp_path / "test"
+    challenger = train(source, fewer, TrainSpec("shop", search_trials=1), tmp_path / "bundle", None)
+    table("binary", seed=99).drop("price").write_parquet(test)
+    verdict = evaluate(
+        challenger.path, test, fewer, trained["binary"].path, Gates(), tmp_path / "report.html", None
+    )
+    check = next(check for check in verdict.checks if "champion" in check.name)
+    assert not check.passed
+    assert check.found == "cannot score the test rows: no column 'price'"
 
 
 def test_a_bundle_of_another_problem_is_refused(trained: dict[str, Bundle], tests_of, tmp_path: Path) -> None:

@@ -86,6 +86,9 @@ def test_mlflow_loads_what_is_served(workspace: Path, uri: str, tracked: Bundle)
     answers = mlflow.pyfunc.load_model(registered.uri).predict(rows)
     assert list(answers.columns) == ["answer", "probability_false", "probability_true"]
     assert np.allclose(answers["probability_false"] + answers["probability_true"], 1, atol=1e-6)
+    without = mlflow.pyfunc.load_model(registered.uri).predict(rows.drop(columns="price"))
+    nulls = mlflow.pyfunc.load_model(registered.uri).predict(rows.assign(price=np.nan))
+    assert without.equals(nulls)
     said = answers["probability_true"] >= tracked.signature.threshold
     assert (answers["answer"] == np.where(said, "true", "false")).all()
 
