@@ -14,13 +14,13 @@ def split(
     train_set: dsl.Output[dsl.Dataset],
     test_set: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Split a table by its time column, or at random where it has none.
+    """Split a table by its time column, or by a digest of each row where it has none.
 
     Args:
         dataset: The table, one Parquet file.
         contract: Tells kinds and roles; columns it does not name are dropped.
         test_fraction: Share of the rows for the test set, the newest ones where there is a time column.
-        seed: Of the random split.
+        seed: Of search, folds and estimator; a row's side never depends on it: a champion's rows would judge.
         train_set: The rows to learn from, one Parquet file.
         test_set: The rows to judge by, one Parquet file.
     """

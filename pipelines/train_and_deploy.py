@@ -75,7 +75,7 @@ def train_and_deploy(
         query_args: Values for the names in the query.
         contract: Columns with kinds, roles and rules that the data must meet.
         test_fraction: Share of the rows kept for the evaluation, the newest where there is a time column.
-        seed: Of every random choice.
+        seed: Of search, folds and estimator; a row's side in the split does not depend on it.
         name: The model in the registry, and its SeldonDeployment.
         estimator: hist_gradient_boosting, random_forest, extra_trees, decision_tree, linear, neural_network.
         search_trials: Settings that the search tries; 1 keeps the defaults.

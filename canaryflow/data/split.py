@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from canaryflow.errors import InputError
 
 Mask = npt.NDArray[np.bool_]
 
+# Never to change: it decides on which side every row of every model so far is.
+_SALT = b"canaryflow split"
+
 
 @dataclass(frozen=True)
 class SplitSummary:
@@ -27,8 +31,7 @@ class SplitSummary:
     Attributes:
         train_rows: Rows to learn from.
         test_rows: Rows to be judged on.
-        method: ``time`` (the newest rows are the test), ``stratified`` (seeded, classes in equal shares) or
-            ``random``.
+        method: ``time`` (the newest rows are the test) or ``draw`` (each row by a digest of what it is).
         boundary: With a time column, the first time that belongs to the test set, as text; otherwise None.
     """
 
@@ -44,14 +47,17 @@ def split(
     """Split a table in two, every column in its kind's type, columns the contract does not name left out.
 
     With a time column the newest rows are the test set and rows of one time stay together, so the share is as
-    near to ``test_fraction`` as the times allow. Otherwise rows are drawn by the seed, the same share of each
-    class where the target is a label or a boolean. Rows keep their order.
+    near to ``test_fraction`` as the times allow. Otherwise a digest of each row decides: of the contract's
+    primary key, or of the whole row where there is none. So a row stays on its side when others come or go
+    and whatever the seed, and a row that a champion has learnt from is never one that its challenger is
+    judged on (as long as ``test_fraction`` does not grow). Each class has about the same share in both. Rows
+    keep their order.
 
     Args:
         table: A Parquet file that meets the contract.
         contract: Names the columns, their kinds, the target and the time.
         test_fraction: Share of the rows to be judged on, between 0 and 1.
-        seed: Decides the draw where there is no time column.
+        seed: Decides nothing here, but search, folds and estimator: another draw would mix the sides.
         train: Where to write the rows to learn from.
         test: Where to write the rows to be judged on.
 
@@ -64,7 +70,10 @@ def split(
     lazy = scan(table)
     contract = contract.in_order_of(lazy.collect_schema().names())
     _check_columns(table, lazy, contract)
-    mask, method, boundary = _test_rows(lazy, contract, test_fraction, seed)
+    if contract.time is not None:
+        mask, method, boundary = _newest(_column(lazy, contract, contract.time), test_fraction)
+    else:
+        mask, method, boundary = _drawn(table, contract, test_fraction), "draw", None
     if not mask.any() or mask.all():
         side, rows = ("test", len(mask)) if not mask.any() else ("train", len(mask))
         raise InputError(
@@ -95,20 +104,6 @@ def _check_columns(table: Path, lazy: pl.LazyFrame, contract: Contract) -> None:
             )
 
 
-def _test_rows(
-    lazy: pl.LazyFrame, contract: Contract, fraction: float, seed: int
-) -> tuple[Mask, str, str | None]:
-    target, column = contract.target
-    if contract.time is not None:
-        return _newest(_column(lazy, contract, contract.time), fraction)
-    if column.kind == "number":
-        rows = lazy.select(pl.len()).collect().item()
-        return _drawn(np.zeros(rows, dtype=np.int64), fraction, seed), "random", None
-    labels = _column(lazy, contract, target).cast(pl.String)
-    classes = pl.Enum(labels.unique().sort())
-    return _drawn(labels.cast(classes).to_physical().to_numpy(), fraction, seed), "stratified", None
-
-
 def _column(lazy: pl.LazyFrame, contract: Contract, name: str) -> pl.Series:
     return conformed(lazy, {name: contract.columns[name]}).collect(engine="streaming")[name]
 
@@ -124,31 +119,38 @@ def _newest(times: pl.Series, fraction: float) -> tuple[Mask, str, str | None]:
     return (times >= boundary).to_numpy(), "time", str(boundary)
 
 
-def _drawn(classes: npt.NDArray[np.integer], fraction: float, seed: int) -> Mask:
-    generator = np.random.default_rng(seed)
-    mask: Mask = np.zeros(len(classes), dtype=np.bool_)
-    for label in np.unique(classes):
-        rows = np.flatnonzero(classes == label)
-        drawn = generator.permutation(rows)[: int(len(rows) * fraction + 0.5)]
-        mask[drawn] = True
-    return mask
+def _drawn(table: Path, contract: Contract, fraction: float) -> Mask:
+    """The rows whose digest, as a part of the greatest one, is below ``fraction``."""
+    # By name, for a source may reorder its columns; Python's text of a value is the same in every version.
+    identity = sorted(contract.table.primary_key or contract.columns)
+    bound = int(fraction * 2**64)
+    return np.fromiter(
+        (
+            int.from_bytes(blake2b(repr(row).encode(), digest_size=8, key=_SALT).digest(), "big") < bound
+            for batch in _batches(table, contract, identity)
+            for row in batch.iter_rows()
+        ),
+        dtype=np.bool_,
+    )
 
 
 def _write(table: Path, contract: Contract, mask: Mask, train: Path, test: Path) -> None:
     with ExitStack() as stack:
         to_train, to_test = (stack.enter_context(TableWriter(path)) for path in (train, test))
         start = 0
-        for batch in _batches(table, contract, start):
+        for batch in _batches(table, contract, list(contract.columns)):
             inside = pl.Series(mask[start : start + len(batch)])
             to_train.write(batch.filter(~inside))
             to_test.write(batch.filter(inside))
             start += len(batch)
 
 
-def _batches(table: Path, contract: Contract, start: int) -> Iterator[pl.DataFrame]:
-    for raw in open_parquet(table).iter_batches(BATCH_ROWS, columns=list(contract.columns)):
+def _batches(table: Path, contract: Contract, names: Sequence[str]) -> Iterator[pl.DataFrame]:
+    columns = {name: contract.columns[name] for name in names}
+    start = 0
+    for raw in open_parquet(table).iter_batches(BATCH_ROWS, columns=list(columns)):
         frame = pl.DataFrame(raw)
-        for name, column in contract.columns.items():
+        for name, column in columns.items():
             dtype = frame.schema[name]
             if may_be_unfit(column.kind, dtype):
                 wrong = frame.with_row_index("row|").filter(unfit(name, column.kind, dtype))
@@ -158,5 +160,5 @@ def _batches(table: Path, contract: Contract, start: int) -> Iterator[pl.DataFra
                         f"{table}: {name}: found {shown(wrong[name][0])} in row {row}, "
                         f"expected {EXPECTED[column.kind]}"
                     )
-        yield frame.select(conform(name, c.kind, frame.schema[name]) for name, c in contract.columns.items())
+        yield frame.select(conform(name, c.kind, frame.schema[name]) for name, c in columns.items())
         start += len(frame)
