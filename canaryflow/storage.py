@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from canaryflow.bundle.format import MANIFEST, Bundle
 from canaryflow.errors import BundleError, InputError, NotFound, PlatformError
+from canaryflow.names import check_name
 
 _TIMEOUT_SECONDS = 30.0
 _RETRIES = 3
@@ -51,9 +52,10 @@ def put_bundle(bundle_dir: Path, store: str, name: str) -> str:
 
     Raises:
         BundleError: The bundle is not whole.
-        InputError: The store is of an unknown kind.
+        InputError: The store is of an unknown kind, or the name cannot be one.
         PlatformError: S3 cannot be reached or refuses.
     """
+    check_name(name)
     bundle = Bundle.open(bundle_dir)
     place = _parse(store)
     if isinstance(place, _Object):

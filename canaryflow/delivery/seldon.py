@@ -7,13 +7,13 @@ edited without a restart of the pods.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from canaryflow import names
 from canaryflow.delivery.pod import BUNDLE_ENV, CONTAINER, pod_spec
 from canaryflow.delivery.pod import ServerSpec as ServerSpec
-from canaryflow.errors import InputError, PlatformError
+from canaryflow.errors import PlatformError
 
 GROUP, VERSION, PLURAL = "machinelearning.seldon.io", "v1", "seldondeployments"
 MAIN: Final = "main"
@@ -22,8 +22,6 @@ NO_EXECUTOR = "seldon.io/no-engine"
 
 Predictor = dict[str, Any]
 
-_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-
 
 def check_name(name: str) -> None:
     """Refuse a name of a SeldonDeployment that the API or the operator would not take as it is.
@@ -31,12 +29,7 @@ def check_name(name: str) -> None:
     Raises:
         InputError: The name is no DNS label, or is too long.
     """
-    limit = 63 - len(f"-{CANARY}-0-{CONTAINER}")
-    if not _DNS_LABEL.fullmatch(name) or len(name) > limit:
-        raise InputError(
-            f"name: found {name!r}, expected at most {limit} lower-case letters, digits and '-', "
-            "beginning and ending with a letter or digit"
-        )
+    names.check_name(name)
 
 
 def seldon_deployment(name: str, namespace: str, main: ServerSpec) -> dict[str, Any]:

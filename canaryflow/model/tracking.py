@@ -21,6 +21,7 @@ from typing import Any
 from canaryflow.bundle.format import Bundle
 from canaryflow.errors import InputError, NotFound, PlatformError
 from canaryflow.model.mlflow_client import answering, connect, open_experiment
+from canaryflow.names import check_name
 from canaryflow.storage import put_bundle
 
 CHALLENGER = "challenger"
@@ -36,10 +37,14 @@ class Tracking:
     Args:
         uri: MLflow's tracking URI: ``sqlite:///file.db`` (artifacts go to ``mlartifacts`` beside the file),
             ``http(s)://...``, or a folder.
-        experiment: The experiment's name; made when it is not there.
+        experiment: The experiment's name, by the rule for a model's; made when it is not there.
+
+    Raises:
+        InputError: The name cannot be one.
     """
 
     def __init__(self, uri: str, experiment: str):
+        check_name(experiment)
         self.uri = uri
         self.experiment = experiment
         self._opened: Future[tuple[Any, str]] | None = None
@@ -181,7 +186,7 @@ def register(bundle_dir: Path, store: str, tracking_uri: str, name: str) -> Regi
         InputError: The name cannot be one.
         PlatformError: The store or MLflow cannot be reached or refuses.
     """
-    _check_name(name)
+    check_name(name)
     bundle = Bundle.open(bundle_dir)
     uri = put_bundle(bundle_dir, store, name)
     with connect(tracking_uri) as client:
@@ -198,7 +203,7 @@ def champion_uri(tracking_uri: str, name: str) -> str | None:
     Raises:
         PlatformError: MLflow cannot be reached, or its champion was not registered by `register`.
     """
-    _check_name(name)
+    check_name(name)
     with connect(tracking_uri) as client:
         champion = _by_alias(client, name, CHAMPION)
     if champion is None:
@@ -219,7 +224,7 @@ def promote_champion(tracking_uri: str, name: str, bundle_version: str) -> None:
         NotFound: No version of the model holds this bundle.
         PlatformError: MLflow cannot be reached or refuses.
     """
-    _check_name(name)
+    check_name(name)
     with connect(tracking_uri) as client:
         version = _find(client, name, bundle_version)
         if version is None:
@@ -228,11 +233,6 @@ def promote_champion(tracking_uri: str, name: str, bundle_version: str) -> None:
                 "expected one that `register` made"
             )
         client.set_registered_model_alias(name, CHAMPION, version.version)
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
-        raise InputError(f"name: found {name!r}, expected letters, digits, '.', '_' and '-', at most 63")
 
 
 def _find(client: Any, name: str, bundle_version: str) -> Any:  # noqa: ANN401 - mlflow is imported late

@@ -36,6 +36,7 @@ from canaryflow.model.metrics import best_f1_threshold, measure
 from canaryflow.model.pyfunc import write_mlmodel
 from canaryflow.model.search import Searched, answers, fit, fit_and_answer, search, workers
 from canaryflow.model.tracking import Run, Tracking
+from canaryflow.names import check_name
 
 _LIBRARIES = ("scikit-learn", "skl2onnx", "onnxruntime", "numpy")
 # Metrics on training rows are for the overfitting gap; more rows than this do not move them.
@@ -48,11 +49,14 @@ class TrainSpec:
     """What to train.
 
     Attributes:
-        name: The model's name.
+        name: The model's name, a DNS label.
         estimator: A name in `canaryflow.model.estimators.FAMILIES`.
         search_trials: Settings to try; 1 takes the estimator's start.
         cv_folds: Folds of the cross-validation.
         seed: Of search, folds and estimator.
+
+    Raises:
+        InputError: The name cannot be one.
     """
 
     name: str
@@ -60,6 +64,9 @@ class TrainSpec:
     search_trials: int = 5
     cv_folds: int = 3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
 
 
 @dataclass(frozen=True)
