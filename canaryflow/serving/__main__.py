@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None, wrap: Wrap | None = None) -> int:
         port=arguments.port,
         management_port=arguments.management_port,
         drain_seconds=arguments.drain_seconds,
-        limits=Limits(arguments.max_body_bytes, arguments.max_rows),
+        limits=Limits(arguments.max_body_bytes, arguments.max_rows, arguments.max_body_seconds),
     )
     try:
         serve(config, wrap)
@@ -66,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-rows", type=int, default=limits.rows, help="rows a request (default: %(default)s)"
     )
+    parser.add_argument(
+        "--max-body-seconds",
+        type=partial(_seconds, least=0.1),
+        default=limits.body_seconds,
+        help="for a body to arrive (default: %(default)s)",
+    )
     return parser
 
 
@@ -76,10 +83,10 @@ def _port(text: str) -> int:
     return port
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, least: float = 0.0) -> float:
     seconds = float(text)
-    if not 0 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text}, expected 0 to 3600")
+    if not least <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text}, expected {least:g} to 3600")
     return seconds
 
 

@@ -18,11 +18,13 @@ class Limits:
 
     Attributes:
         body_bytes: Bytes of its body.
+        body_seconds: How long its body may take to arrive.
         rows: Rows to score.
     """
 
     body_bytes: int = 16 * 1024 * 1024
     rows: int = 10_000
+    body_seconds: float = 10.0
 
 
 @dataclass(frozen=True)

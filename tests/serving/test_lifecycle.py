@@ -1,5 +1,6 @@
 """Starting, draining and stopping of real server processes."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -158,6 +159,7 @@ def test_of_servers_started_at_the_same_instant_one_goes_on(bundle):
         (("no/such/folder",), "no/such/folder: no such folder, expected a bundle"),
         ((".", "--port", "70000"), "70000, expected 1 to 65535"),
         ((".", "--drain-seconds", "-1"), "-1, expected 0 to 3600"),
+        ((".", "--max-body-seconds", "0"), "0, expected 0.1 to 3600"),
         ((".", "--host", "203.0.113.9", "--port", "18080"), "cannot listen on 203.0.113.9:18080"),
     ],
 )
@@ -270,6 +272,45 @@ def test_slow_bodies_do_not_keep_others_from_their_answers(serve, bundle):
         each.close()
     time.sleep(0.3)
     assert server.request("/predict", GOOD)[0] == 200
+
+
+def test_clients_that_never_send_their_bodies_do_not_stop_it_for_ever(serve, bundle):
+    server = serve(bundle, "--drain-seconds", "0", "--max-body-seconds", "1")
+    server.wait()
+    busy = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    assert ask(busy) == (200, False)
+    held = hang(server, 12)
+    trickling = held[:4]
+    assert server.request("/predict", GOOD)[0] == 503
+    end = time.monotonic() + 5
+    while server.request("/predict", GOOD)[0] == 503 and time.monotonic() < end:
+        for each in trickling:
+            with contextlib.suppress(OSError):  # answered and closed meanwhile
+                each.sendall(b" ")
+        busy.request("GET", "/health/ping")
+        assert busy.getresponse().read() == b'"pong"'
+        time.sleep(0.1)
+    assert server.request("/predict", GOOD)[0] == 200
+    assert ask(busy) == (200, False)
+    for each in held:
+        each.settimeout(5)
+        answer = b"".join(iter(lambda each=each: each.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"connection: close" in answer
+        each.close()
+
+
+def test_a_slow_body_within_its_time_is_answered(serve, bundle):
+    server = serve(bundle, "--drain-seconds", "0", "--max-body-seconds", "3")
+    server.wait()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    body = json.dumps(GOOD).encode()
+    connection.putrequest("POST", "/predict")
+    connection.putheader("content-length", str(len(body)))
+    connection.endheaders()
+    for byte in range(0, len(body), 8):
+        connection.send(body[byte : byte + 8])
+        time.sleep(0.15)
+    assert connection.getresponse().status == 200
 
 
 def test_nothing_is_lost_or_miscounted_when_many_ask_at_once(serve, bundle):
