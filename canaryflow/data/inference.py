@@ -49,6 +49,8 @@ def _facts(lazy: pl.LazyFrame, schema: pl.Schema) -> dict[str, Any]:
     for name, dtype in schema.items():
         expressions.append(kinds.missing(name, dtype).sum().alias(f"missing|{name}"))
         expressions.append(pl.col(name).approx_n_unique().alias(f"distinct|{name}"))
+        if dtype == pl.String:
+            expressions.append(kinds.padded(name).any().alias(f"padded|{name}"))
         if dtype == pl.String or dtype.is_integer():
             tried: tuple[Kind, ...] = ("boolean", "timestamp", "integer", "number")
             for kind in tried:
@@ -61,9 +63,8 @@ def _column(name: str, dtype: pl.DataType, facts: dict[str, Any], rows: int) -> 
     missing, distinct = facts[f"missing|{name}"], facts[f"distinct|{name}"]
     kind: str = kinds.kind_of(dtype)
     if dtype == pl.String and missing < rows:
-        fits = [
-            other for other in ("boolean", "timestamp", "integer", "number") if not facts[f"{other}|{name}"]
-        ]
+        tried = ("boolean", "timestamp") + (() if facts[f"padded|{name}"] else ("integer", "number"))
+        fits = [other for other in tried if not facts[f"{other}|{name}"]]
         kind = fits[0] if fits else "categorical" if distinct <= min(MAX_LABELS, rows // 2 + 1) else "text"
     elif dtype.is_integer() and distinct == 2 and not facts[f"boolean|{name}"]:
         kind = "boolean"

@@ -79,6 +79,11 @@ def may_be_unfit(kind: Kind, dtype: pl.DataType) -> bool:
     return dtype != pl.Null and not always[kind]
 
 
+def padded(name: str) -> pl.Expr:
+    """Whether a text is a number that begins with a zero too many: a label, such as a postal code."""
+    return pl.col(name).str.contains(r"^\s*[+-]?0[0-9]").fill_null(False)
+
+
 def conformed(frame: pl.LazyFrame, columns: Mapping[str, Column]) -> pl.LazyFrame:
     """The named columns of a frame, each in its kind's type; columns the frame does not have are left out."""
     schema = frame.collect_schema()

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from canaryflow.data import sqlite, tables
+from canaryflow.data import kinds, sqlite, tables
 from canaryflow.data.toys import TOYS, toy
 from canaryflow.data.wording import nearest, shown
 from canaryflow.errors import InputError
@@ -131,4 +131,16 @@ def _scan_csv(path: Path) -> pl.LazyFrame:
         original = name.partition("_duplicated_")[0]
         if original != name and original in names:
             raise InputError(f'{path}: found the column "{original}" twice, expected every name once')
-    return frame
+    labels = _labels(path, frame.collect_schema())
+    return pl.scan_csv(path, infer_schema_length=None, glob=False, schema_overrides=labels)
+
+
+def _labels(path: Path, schema: pl.Schema) -> dict[str, type[pl.String]]:
+    """Columns that look like numbers and are labels: as numbers, "01234" and "1234" would be the same."""
+    numbers = [name for name, dtype in schema.items() if dtype.is_numeric()]
+    found = (
+        pl.scan_csv(path, infer_schema=False, glob=False)
+        .select(kinds.padded(name).any() for name in numbers)
+        .collect(engine="streaming")
+    )
+    return {name: pl.String for name in numbers if found[name].item()}

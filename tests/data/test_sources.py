@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from canaryflow.data import sqlite
+from canaryflow.data.contract import infer
+from canaryflow.data.kinds import conform
 from canaryflow.data.sources import ingest
 from canaryflow.data.tables import TableWriter
 from canaryflow.errors import InputError, PlatformError
@@ -52,6 +54,32 @@ def test_csv_types_are_settled_by_every_row(tmp_path: Path) -> None:
     assert table["a"][-1] == "N/A"
     assert table["c"][-1] is None
     assert read(path.as_uri(), tmp_path / "out").equals(table)
+
+
+def test_csv_labels_keep_their_leading_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    lines = [
+        f"0{index:04},{index},0.{index:02},{index % 2},2013-0{index % 9 + 1}-01,{index % 2 == 0}".lower()
+        for index in range(100)
+    ]
+    path.write_text("\n".join(["post,count,share,flag,day,late", *lines, ",7,-0.5,0,,true"]) + "\n")
+    table = read(str(path), tmp_path / "out")
+    assert table["post"].to_list() == [*(f"0{index:04}" for index in range(100)), None]
+    assert table.dtypes == [pl.String, pl.Int64, pl.Float64, pl.Int64, pl.String, pl.Boolean]
+    guessed = {name: column["kind"] for name, column in infer(tmp_path / "out")["columns"].items()}
+    assert guessed == {
+        "post": "text",
+        "count": "integer",
+        "share": "number",
+        "flag": "boolean",
+        "day": "timestamp",
+        "late": "boolean",
+    }
+    # As long as the contract says so it is a number, and few enough labels are categories.
+    assert pl.read_parquet(tmp_path / "out").select(conform("post", "integer", pl.String()))["post"][7] == 7
+    path.write_text("post,late\n" + "01234,1\n1234,0\n" * 20)
+    read(str(path), tmp_path / "out")
+    assert infer(tmp_path / "out")["columns"]["post"] == {"kind": "categorical"}
 
 
 def test_parquet_comes_out_in_small_row_groups(tmp_path: Path) -> None:
