@@ -74,13 +74,13 @@ class Application:
             "/metrics": _Route("GET", lambda _: metrics.render(lifecycle.ready), content_type=CONTENT_TYPE),
         }
 
-    def answer(self, method: str, path: str, body: bytes) -> Response:
+    def answer(self, method: str, path: str, body: bytes | Refusal) -> Response:
         """Answer one request; never raises.
 
         Args:
             method: As it came ("GET").
             path: Without query and prefix.
-            body: All of it.
+            body: All of it, or why it was not read.
         """
         started = perf_counter()
         route = self._routes.get(path)
@@ -93,6 +93,8 @@ class Application:
                 Refusal(405, "method", f"{path} takes {route.method}, not {method[:20]}"), route.method
             )
         try:
+            if isinstance(body, Refusal):
+                raise body
             response = Response(200, route.handle(body), route.content_type)
         except Refusal as refusal:
             response = self.refuse(refusal)

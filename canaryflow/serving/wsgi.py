@@ -53,12 +53,13 @@ def wsgi(application: Application) -> WSGIApp:
 
     def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
         method = environ["REQUEST_METHOD"]
-        try:
-            body = read(environ) if method == "POST" else b""
-        except Refusal as refusal:
-            response = application.refuse(refusal)
-        else:
-            response = application.answer(method, environ["PATH_INFO"], body)
+        body: bytes | Refusal = b""
+        if method == "POST":
+            try:
+                body = read(environ)
+            except Refusal as refusal:
+                body = refusal
+        response = application.answer(method, environ["PATH_INFO"], body)
         headers = [("content-type", response.content_type), *response.headers]
         if lifecycle.draining or response.status == 408:
             # A client that keeps its connection would send its next request to a server that is about to

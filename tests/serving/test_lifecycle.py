@@ -299,6 +299,33 @@ def test_clients_that_never_send_their_bodies_do_not_stop_it_for_ever(serve, bun
         each.close()
 
 
+def test_refusals_while_a_body_is_read_are_counted_as_answers(serve, bundle):
+    server = serve(bundle, "--drain-seconds", "0", "--max-body-seconds", "1", "--max-body-bytes", "1000")
+    server.wait()
+    multipart = {"content-type": "multipart/form-data; boundary=x"}
+    assert server.request("/predict", b"{}", headers=multipart)[0] == 415
+    assert server.request("/send-feedback", b" " * 1001)[0] == 413
+    held = hang(server, 12)
+    assert server.request("/predict", GOOD)[0] == 503
+    for each in held:
+        each.settimeout(5)
+        assert each.recv(4096).startswith(b"HTTP/1.1 408 ")
+        each.close()
+    name = "seldon_api_executor_server_requests_seconds"
+    for code, service, count in (
+        (415, "predictions", 1),
+        (413, "feedback", 1),
+        (503, "predictions", 1),
+        (408, "predictions", 12),
+    ):
+        for series in (f"{name}_count", f"{name}_bucket"):
+            labels = {"le": "+Inf"} if series.endswith("bucket") else {}
+            assert server.metric(series, service=service, method="post", code=str(code), **labels) == count
+    reasons = {"content_type": 1, "too_large": 1, "busy": 1, "late_body": 12}
+    for reason, count in reasons.items():
+        assert server.metric("canaryflow_errors_total", reason=reason) == count
+
+
 def test_a_slow_body_within_its_time_is_answered(serve, bundle):
     server = serve(bundle, "--drain-seconds", "0", "--max-body-seconds", "3")
     server.wait()
