@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -108,8 +109,10 @@ def sample_flights(folder: Path) -> None:
 
 
 def _wait() -> None:
-    while True:
-        time.sleep(3600)
+    """Until Ctrl-C, which ends a mission that was accomplished: nothing was broken off."""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
 
 
 def _readable(path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,4 +115,5 @@ def report_links(result: RunResult) -> dict[str, str]:
 def mlflow_command(workspace: Path) -> str:
     """The command that opens MLflow on a workspace."""
     store = f"sqlite:///{(workspace / 'mlflow.db').resolve()}"
-    return f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri {shlex.quote(store)}"
+    program = shlex.quote(str(Path(sys.executable).with_name("mlflow")))
+    return f"{program} server --host 127.0.0.1 --port 5000 --backend-store-uri {shlex.quote(store)}"
