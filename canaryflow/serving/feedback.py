@@ -96,6 +96,7 @@ def _answers(body: dict[str, object], scorer: Scorer, max_rows: int) -> Answers:
 def _recorded(values: list[object], signature: Signature) -> npt.NDArray[np.float32]:
     """The answers of a response, in the shape that the model gives them."""
     width = len(signature.classes)
+    values = [_numbers(row, signature.classes) if isinstance(row, dict) else row for row in values]
     try:
         array = np.array(values, dtype=np.float32)
     except (TypeError, ValueError):
@@ -106,6 +107,17 @@ def _recorded(values: list[object], signature: Signature) -> npt.NDArray[np.floa
         return array.reshape(-1)
     expected = f"rows of {width} probabilities" if width else "one number a row"
     raise Refusal(400, "bad_request", f"response: expected {expected}")
+
+
+def _numbers(row: dict[str, object], classes: tuple[str, ...]) -> list[object]:
+    """The numbers of a row that was answered as a JSON object."""
+    if not classes and "prediction" in row:
+        return [row["prediction"]]
+    found = row.get("probabilities")
+    if classes and isinstance(found, dict) and found.keys() == set(classes):
+        return [found[label] for label in classes]
+    expected = f"probabilities of {', '.join(classes[:20])}" if classes else "a prediction"
+    raise Refusal(400, "bad_request", f"response: an object with {sorted(row)[:5]}, expected {expected}")
 
 
 def _values(message: object, name: str) -> list[object]:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from canaryflow.bundle.scorer import Scorer
+from canaryflow.serving.protocol import Query, write_answers
 from tests.bundle import models
 
 ROWS = models.rows(6, seed=4)
@@ -48,6 +50,49 @@ def test_a_regressions_truths_give_its_error(servers):
     assert server.request("/send-feedback", {"request": REQUEST, "truth": {"data": off}})[0] == 200
     grown = [server.metric(name) - start for name, start in zip(names, before, strict=True)]
     assert grown == pytest.approx([18, 54, 6], abs=1e-3)
+
+
+@pytest.mark.parametrize("problem", models.CLASSES)
+@pytest.mark.parametrize("encoding", ["ndarray", "tensor", "jsonData"])
+def test_every_answer_of_the_server_comes_back_as_a_response(servers, bundles, problem, encoding):
+    server, classes = servers[problem], models.CLASSES[problem]
+    scorer = Scorer(bundles[problem])
+    query = Query(scorer.rows.from_records(ROWS), len(ROWS), encoding, "p", {})
+    answers = scorer.score(query.columns)
+    response = write_answers(query, answers, answers.indices() if classes else None, scorer)
+    if encoding != "tensor":  # the model has features that no tensor can carry
+        matrix = {"data": {"ndarray": [list(row.values()) for row in ROWS]}}
+        said = server.request("/predict", REQUEST if encoding == "jsonData" else matrix)[1]
+        part = "jsonData" if encoding == "jsonData" else "data"
+        assert said[part] == response[part]
+
+    def count(name, **labels):
+        return server.metric(f"canaryflow_feedback{name}", **labels)
+
+    truths = [classes[0] if classes else value + 2 for value in answers.values.ravel().tolist()[: len(ROWS)]]
+    off = count("_absolute_error_sum")
+    pairs = [count("_total", truth=classes[0], answer=label) for label in classes]
+    status, counted, _ = server.request("/send-feedback", {"response": response, "truth": truth(truths)})
+    assert status == 200 and counted["meta"]["tags"]["counted"] == len(ROWS), counted
+    assert count("_absolute_error_sum") - off == pytest.approx(0 if classes else 2 * len(ROWS), abs=1e-3)
+    labels = answers.labels() if classes else []
+    grown = [before + labels.count(label) for before, label in zip(pairs, classes, strict=True)]
+    assert [count("_total", truth=classes[0], answer=label) for label in classes] == grown
+
+
+@pytest.mark.parametrize(
+    ("problem", "row", "info"),
+    [
+        ("binary", {"class": "no"}, "an object with ['class'], expected probabilities of no, yes"),
+        ("binary", {"probabilities": {"no": 1}}, "expected probabilities of no, yes"),
+        ("binary", {"probabilities": {"no": "a", "yes": 1}}, "expected rows of 2 probabilities"),
+        ("regression", {"class": "no"}, "expected a prediction"),
+    ],
+)
+def test_a_response_of_objects_without_their_numbers_is_refused(servers, problem, row, info):
+    body = {"response": {"jsonData": [row]}, "truth": truth([1])}
+    status, said, _ = servers[problem].request("/send-feedback", body)
+    assert status == 400 and info in said["status"]["info"]
 
 
 def test_a_reward_alone_is_counted(servers):
