@@ -110,7 +110,9 @@ class Lifecycle:
             samples = scorer.prove()
         except Exception as error:
             known = isinstance(error, BundleError)
-            self._failure = str(error) if known else f"{path}: {type(error).__name__}: {error}"
+            reason = str(error) if known else f"{path}: {type(error).__name__}: {error}"
+            # A library may say it in several lines; a probe shows one.
+            self._failure = " ".join(reason.split())
             log("failed", reason=self._failure)
             return None
         self.drain.served()

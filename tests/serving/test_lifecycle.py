@@ -112,6 +112,22 @@ def test_a_bundle_that_cannot_prove_itself_never_gets_ready_and_says_why(serve, 
     assert time.perf_counter() - started < 3, "nothing was served, so there is nothing to drain"
 
 
+def test_why_it_is_not_ready_is_one_line_and_logged_once(serve, bundle, tmp_path):
+    path = shutil.copytree(bundle, tmp_path / "two\nlines")
+    (path / MODEL).write_bytes(b"no model")
+    server = serve(path)
+    server.wait(503)
+    lines = server.log.read_text().count("\n")
+    for _ in range(20):
+        for port in (server.port, server.management):
+            _, said, _ = server.request("/health/status", port=port)
+            line = said["meta"]["tags"]["reason"] if port == server.port else said["reason"]
+            assert "model.onnx: truncated" in line and "\n" not in line
+            assert port == server.management or said["status"]["info"] == f"failed: {line}"
+    assert server.log.read_text().count("\n") == lines
+    assert [each["event"] for each in server.events()].count("failed") == 1
+
+
 def test_a_port_in_use_is_refused_in_one_line(servers, bundle):
     busy = servers["binary"]
     free, other = free_ports(2)
