@@ -2,14 +2,17 @@
 
 A bundle is kept under ``<store>/<name>/<version>``. The version is a digest, so a copy never changes and a
 second copy of the same bundle is nothing to do.
+
+``python -m canaryflow.storage fetch URI DIR`` brings a bundle into a folder: what a pod does first.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from canaryflow.bundle.format import MANIFEST, Bundle
-from canaryflow.errors import BundleError, InputError, NotFound, PlatformError
+from canaryflow.errors import BundleError, CanaryflowError, InputError, NotFound, PlatformError
 from canaryflow.names import check_name
 
 _TIMEOUT_SECONDS = 30.0
@@ -99,17 +102,45 @@ def fetch_bundle(uri: str, to: Path) -> Path:
     partial = Path(tempfile.mkdtemp(prefix=".fetch-", dir=to))
     try:
         partial.chmod(0o755)
-        _download(place.under(MANIFEST), partial / MANIFEST)
-        for name in Bundle.open(partial, verify=False).manifest.files:
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            _download(place.under(name), partial / name)
-        Bundle.open(partial)
+        _download_bundle(place, partial)
         partial.replace(target)
-    except NotFound as error:
-        raise BundleError(f"{uri}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def fetch_into(uri: str, folder: Path) -> Bundle:
+    """Bring a bundle into a folder that is there, such as a mount that cannot be renamed, and verify it.
+
+    The manifest comes last, so that what was interrupted is no bundle; a second attempt starts over.
+
+    Args:
+        uri: What `put_bundle` returned.
+        folder: Made when it is not there.
+
+    Raises:
+        BundleError: It is not there or not whole.
+        InputError: The URI is of an unknown kind, or the folder is a file.
+        PlatformError: S3 cannot be reached or refuses, or the folder cannot be written.
+    """
+    place = _parse(uri)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: found a file, expected a folder to fetch {uri} into")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as name:
+            partial = Path(name)
+            if isinstance(place, Path):
+                _copy(Bundle.open(place), partial)
+            else:
+                _download_bundle(place, partial)
+            (folder / MANIFEST).unlink(missing_ok=True)
+            for file in (*Bundle.open(partial).manifest.files, MANIFEST):
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (partial / file).replace(folder / file)
+    except OSError as error:
+        raise PlatformError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    return Bundle.open(folder)
 
 
 def put_file(file: Path, uri: str) -> None:
@@ -198,6 +229,17 @@ def _put_s3(bundle: Bundle, target: _Object) -> str:
     return str(target)
 
 
+def _download_bundle(source: _Object, to: Path) -> None:
+    try:
+        _download(source.under(MANIFEST), to / MANIFEST)
+        for name in Bundle.open(to, verify=False).manifest.files:
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            _download(source.under(name), to / name)
+    except NotFound as error:
+        raise BundleError(f"{source}: {error}") from error
+    Bundle.open(to)
+
+
 def _upload(file: Path, target: _Object) -> None:
     with _s3(target) as client:
         client.fput_object(target.bucket, target.key, str(file))
@@ -263,3 +305,25 @@ def _client() -> Any:  # noqa: ANN401 - minio is imported when used
         credentials=ChainedProvider([EnvAWSProvider(), AWSConfigProvider(), IamAwsProvider()]),
         http_client=pool,
     )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Fetch a bundle into a folder: ``fetch URI DIR``.
+
+    Returns:
+        0 when it is there and whole, 2 after one line that says why it is not.
+    """
+    try:
+        if len(arguments) != 3 or arguments[0] != "fetch":
+            found = " ".join(arguments) or "nothing"
+            raise InputError(f"python -m canaryflow.storage: found {found}, expected fetch URI DIR")
+        bundle = fetch_into(arguments[1], Path(arguments[2]))
+    except CanaryflowError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"{bundle.manifest.name} {bundle.version}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -38,6 +38,7 @@ def deploy(
     from canaryflow.stage import emit, stage
 
     with stage("deploy"), tempfile.TemporaryDirectory() as folder:
+        from canaryflow import STEPS_IMAGE
         from canaryflow.bundle.format import Bundle
         from canaryflow.delivery.cluster import connect
         from canaryflow.delivery.deploy import deploy as deploy_bundle
@@ -53,6 +54,7 @@ def deploy(
             max_replicas=int(max_replicas),
             cpu_target=int(cpu_target),
             memory_target=int(memory_target),
+            fetch_image=STEPS_IMAGE,  # the server's image is slim: it has no client of S3
         )
         cluster = connect(os.environ.get("CANARYFLOW_PLATFORM", "kubernetes"), namespace)
         deployed = deploy_bundle(

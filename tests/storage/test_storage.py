@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from canaryflow.bundle.format import MANIFEST, MODEL, PROFILE, SAMPLES, Bundle, Feature, Signature, seal
+from canaryflow.delivery.pod import ServerSpec, pod_spec
 from canaryflow.errors import BundleError, InputError, PlatformError
-from canaryflow.storage import exists, fetch_bundle, put_bundle, put_file
+from canaryflow.storage import exists, fetch_bundle, main, put_bundle, put_file
 from tests.storage.s3 import Server, serving
 
 
@@ -126,6 +129,52 @@ def test_s3_that_refuses_or_is_not_there_is_one_line(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(PlatformError, match=r"^s3://models/c/m/[^\n]*: S3 cannot be reached"):
         put_bundle(bundle.path, "s3://models/c", "m")
+
+
+def fetching(uri: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What the init container of a pod runs, with a folder in the place of its mount."""
+    (container,) = pod_spec(ServerSpec("server:1", uri, "abc"))["initContainers"]
+    assert container["volumeMounts"][0]["mountPath"] == container["command"][-1]
+    command = [sys.executable, *container["command"][1:-1], str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize("store", ["s3://models/canaryflow", "local"])
+def test_a_pod_fetches_into_its_mount(bundle: Bundle, s3: Server, tmp_path: Path, store: str) -> None:
+    uri = put_bundle(bundle.path, store.replace("local", str(tmp_path / "store")), "m")
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    inode = mount.stat().st_ino
+    (mount / MODEL).write_text("half of an attempt that was killed")
+    for _ in range(2):  # a restarted pod does it again
+        done = fetching(uri, mount)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert everything(mount) == everything(bundle.path)
+        assert Bundle.open(mount).version == bundle.version
+        assert mount.stat().st_ino == inode
+
+
+def test_a_pod_that_cannot_fetch_says_so_in_one_line(bundle: Bundle, s3: Server, tmp_path: Path) -> None:
+    uri = put_bundle(bundle.path, "s3://models/canaryflow", "m")
+    model = next(path for path in s3.objects if path.endswith(MODEL))
+    s3.objects[model] = b"altered"
+    a_file = tmp_path / "file"
+    a_file.write_text("")
+    for bad, folder, word in [
+        (uri, tmp_path / "mount", MODEL),
+        (uri + "0", tmp_path / "mount", "no such object"),
+        (str(tmp_path / "none"), tmp_path / "mount", "none"),
+        ("gs://bucket/x", tmp_path / "mount", "unknown kind of place"),
+        (uri, a_file, "expected a folder"),
+    ]:
+        done = fetching(bad, folder)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert word in done.stderr and done.stderr.count("\n") == 1
+    assert everything(tmp_path / "mount") == set()
+    assert main(["fetch"]) == 2
+    # A bundle is not lost by being fetched to where it is.
+    assert fetching(str(bundle.path), bundle.path).returncode == 0
+    assert Bundle.open(bundle.path).version == bundle.version
 
 
 @pytest.mark.parametrize("store", ["gs://bucket/x", "s3:///nowhere", "http://host/x", ""])
