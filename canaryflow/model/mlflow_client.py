@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,12 @@ from canaryflow.errors import CanaryflowError, InputError, NotFound, PlatformErr
 _SQLITE = "sqlite:///"
 # Whose exceptions mean that MLflow cannot do what was asked; any other is a defect and keeps its traceback.
 _FOREIGN = frozenset({"mlflow", "requests", "sqlalchemy", "urllib3", "alembic"})
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]+(?=@)")
+
+
+def redacted(text: str) -> str:
+    """A text whose URIs no longer tell a user's name and password."""
+    return _USERINFO.sub("***", text)
 
 
 def open_experiment(client: Any, uri: str, name: str) -> str:  # noqa: ANN401 - mlflow is imported late
@@ -36,7 +43,9 @@ def open_experiment(client: Any, uri: str, name: str) -> str:  # noqa: ANN401 - 
                 raise
             found = client.get_experiment_by_name(name)
     if found.lifecycle_stage != "active":
-        raise PlatformError(f"{uri}: experiment {name!r} is deleted, expected an active one (restore it)")
+        raise PlatformError(
+            f"{redacted(uri)}: experiment {name!r} is deleted, expected an active one (restore it)"
+        )
     return str(found.experiment_id)
 
 
@@ -93,7 +102,8 @@ def answering(uri: str, thing: str = "") -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in _FOREIGN:
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = redacted((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
+        uri = redacted(uri)
         if thing and getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
             raise NotFound(f"{uri}: MLflow has no {thing}, expected one that was logged before") from error
         raise PlatformError(f"{uri}: MLflow cannot be used: {reason}") from error

@@ -20,7 +20,7 @@ from typing import Any
 
 from canaryflow.bundle.format import Bundle
 from canaryflow.errors import InputError, NotFound, PlatformError
-from canaryflow.model.mlflow_client import answering, connect, open_experiment
+from canaryflow.model.mlflow_client import answering, connect, open_experiment, redacted
 from canaryflow.names import check_name
 from canaryflow.storage import put_bundle
 
@@ -211,8 +211,8 @@ def champion_uri(tracking_uri: str, name: str) -> str | None:
     uri = champion.tags.get(_URI_TAG)
     if not uri:
         raise PlatformError(
-            f"{tracking_uri}: champion {name!r} version {champion.version} has no tag {_URI_TAG!r}, "
-            "expected one that canaryflow registered"
+            f"{redacted(tracking_uri)}: champion {name!r} version {champion.version} has no tag "
+            f"{_URI_TAG!r}, expected one that canaryflow registered"
         )
     return str(uri)
 
@@ -229,7 +229,7 @@ def promote_champion(tracking_uri: str, name: str, bundle_version: str) -> None:
         version = _find(client, name, bundle_version)
         if version is None:
             raise NotFound(
-                f"{tracking_uri}: no version of model {name!r} with bundle {bundle_version!r}, "
+                f"{redacted(tracking_uri)}: no version of model {name!r} with bundle {bundle_version!r}, "
                 "expected one that `register` made"
             )
         client.set_registered_model_alias(name, CHAMPION, version.version)

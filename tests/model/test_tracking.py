@@ -119,6 +119,21 @@ def test_a_server_that_is_not_there_is_one_line_and_leaves_nothing(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
 
 
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "http://me:p@ss@127.0.0.1:9/mlflow",
+        "postgresql+none://me:pass@127.0.0.1:9/db",
+        "ftp://me:pass@127.0.0.1:9",
+    ],
+)
+def test_no_message_tells_a_password(secret: str) -> None:
+    with pytest.raises(PlatformError) as caught:
+        champion_uri(secret, "shop")
+    assert "***@127.0.0.1:9" in str(caught.value)
+    assert "me:p" not in str(caught.value) and "ss@" not in str(caught.value)
+
+
 @pytest.mark.parametrize("bad", ["", "sqlite:////no/such/folder/mlflow.db"])
 def test_a_uri_that_cannot_be_is_an_input_error(bad: str) -> None:
     with pytest.raises(InputError, match="tracking URI"):
