@@ -9,6 +9,7 @@ second copy of the same bundle is nothing to do.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from canaryflow.names import check_name
 
 _TIMEOUT_SECONDS = 30.0
 _RETRIES = 3
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = re.compile(r"(?!.*(\.\.|\.-|-\.)|[\d.]+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchObject"})
 
 
@@ -143,28 +146,6 @@ def fetch_into(uri: str, folder: Path) -> Bundle:
     return Bundle.open(folder)
 
 
-def put_file(file: Path, uri: str) -> None:
-    """Copy one file to a place, replacing what is there; a reader never sees half of it.
-
-    Raises:
-        InputError: The file is missing, or the URI is of an unknown kind.
-        PlatformError: S3 cannot be reached or refuses.
-    """
-    if not file.is_file():
-        raise InputError(f"{file}: no such file, expected one to copy to {uri}")
-    place = _parse(uri)
-    if isinstance(place, _Object):
-        _upload(file, place)
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    try:
-        shutil.copyfile(file, partial)
-        partial.replace(place)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def exists(uri: str) -> bool:
     """Whether a file, a folder or an object is there (for a bundle on S3: its ``bundle.json``).
 
@@ -187,6 +168,11 @@ def _parse(uri: str) -> Path | _Object:
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     if parts.scheme == "s3" and parts.netloc:
+        if not _BUCKET.fullmatch(parts.netloc):
+            raise InputError(
+                f"{uri}: found bucket {parts.netloc!r}, expected 3 to 63 lower-case letters, digits, '.' "
+                "and '-', beginning and ending with a letter or digit"
+            )
         return _Object(parts.netloc, parts.path.strip("/"))
     raise InputError(f"{uri}: unknown kind of place, expected a path, file:// or s3://bucket/prefix")
 
@@ -221,12 +207,21 @@ def _copy(bundle: Bundle, to: Path) -> None:
 
 
 def _put_s3(bundle: Bundle, target: _Object) -> str:
-    if not _is_object(target.under(MANIFEST)):
+    if not _whole_in_s3(target, bundle.version):
         for name in bundle.manifest.files:
             _upload(bundle.path / name, target.under(name))
         # Last: a reader looks at it first, so a copy without it is not there yet.
         _upload(bundle.path / MANIFEST, target.under(MANIFEST))
     return str(target)
+
+
+def _whole_in_s3(target: _Object, version: str) -> bool:
+    with tempfile.TemporaryDirectory(prefix="canaryflow-") as folder:
+        try:
+            _download_bundle(target, Path(folder))
+        except BundleError:
+            return False
+        return _whole(Path(folder), version)
 
 
 def _download_bundle(source: _Object, to: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from canaryflow.bundle.format import MANIFEST, MODEL, PROFILE, SAMPLES, Bundle, Feature, Signature, seal
 from canaryflow.delivery.pod import ServerSpec, pod_spec
 from canaryflow.errors import BundleError, InputError, PlatformError
-from canaryflow.storage import exists, fetch_bundle, main, put_bundle, put_file
+from canaryflow.storage import exists, fetch_bundle, main, put_bundle
 from tests.storage.s3 import Server, serving
 
 
@@ -101,9 +101,10 @@ def test_s3_keeps_and_gives_back(bundle: Bundle, s3: Server, tmp_path: Path) -> 
 
     s3.log.clear()
     assert put_bundle(bundle.path, "s3://models/canaryflow", "m") == uri
-    assert [method for method, _ in s3.log] == ["HEAD"]
+    assert "PUT" not in {method for method, _ in s3.log}
+    s3.log.clear()
     assert fetch_bundle(uri, tmp_path / "here") == fetched
-    assert len(s3.log) == 1
+    assert not s3.log
 
 
 def test_what_s3_lost_or_altered_is_refused_and_leaves_nothing(
@@ -183,13 +184,31 @@ def test_an_unknown_place_is_named(bundle: Bundle, store: str) -> None:
         put_bundle(bundle.path, store, "m")
 
 
-def test_a_file_is_put_whole(tmp_path: Path, s3: Server) -> None:
-    source = tmp_path / "report.html"
-    source.write_text("report")
-    put_file(source, str(tmp_path / "reports" / "1.html"))
-    put_file(source, "s3://models/reports/1.html")
-    assert [path.name for path in (tmp_path / "reports").iterdir()] == ["1.html"]
-    assert s3.objects["/models/reports/1.html"] == b"report"
-    assert exists("s3://models/reports/1.html")
-    with pytest.raises(InputError, match="no such file"):
-        put_file(tmp_path / "none", "s3://models/reports/2.html")
+@pytest.mark.parametrize(
+    "bucket", ["Models", "my_models", "ab", "a" * 64, "-ab", "ab.", "a..b", "10.0.0.1", "a@b"]
+)
+def test_a_bucket_that_cannot_be_is_named(bundle: Bundle, s3: Server, tmp_path: Path, bucket: str) -> None:
+    for use in (
+        lambda: put_bundle(bundle.path, f"s3://{bucket}/c", "m"),
+        lambda: fetch_bundle(f"s3://{bucket}/c/m/abc", tmp_path / "here"),
+    ):
+        with pytest.raises(InputError, match=rf"^s3://{bucket}/[^\n]*: found bucket '{bucket}', expected"):
+            use()
+    assert not s3.log
+
+
+@pytest.mark.parametrize("harm", ["shorter", "altered", "lost", "manifest"])
+def test_half_a_copy_in_s3_is_replaced(bundle: Bundle, s3: Server, tmp_path: Path, harm: str) -> None:
+    uri = put_bundle(bundle.path, "s3://models/canaryflow", "m")
+    before = dict(s3.objects)
+    model = next(path for path in before if path.endswith(MODEL))
+    manifest = next(path for path in before if path.endswith(MANIFEST))
+    if harm == "lost":
+        del s3.objects[model]
+    elif harm == "manifest":
+        s3.objects[manifest] = b"{"
+    else:
+        s3.objects[model] = b"x" * (len(before[model]) - (harm == "shorter"))
+    assert put_bundle(bundle.path, "s3://models/canaryflow", "m") == uri
+    assert s3.objects == before
+    assert Bundle.open(fetch_bundle(uri, tmp_path / "here")).version == bundle.version
