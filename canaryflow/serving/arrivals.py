@@ -2,8 +2,8 @@
 
 granian's read of a body can neither be given a time-out nor be interrupted, and a request does not say by
 which socket it came. But the sockets are this process's own, and the kernel knows of each whether data came
-after the last answer. So, while bodies are arriving, the sockets are looked at: one that has waited too long
-for its answer is shut down for reading. That ends the read, and the answer (408) still gets through.
+after the last answer. So, while bodies are arriving, the sockets are looked at: one on which nothing was
+answered for too long is shut down for reading. That ends the read, and the answer (408) still gets through.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Arrivals:
 
 
 def _look(before: dict[_Key, float], now: float, seconds: float) -> dict[_Key, float]:
-    """Shut down what has waited for so many seconds; since when each of the others waits for an answer."""
+    """Shut down what has waited for so many seconds; since when each of the others waits."""
     waiting: dict[_Key, float] = {}
     try:
         names = [entry.name for entry in Path("/proc/self/fd").iterdir()]
@@ -82,7 +82,7 @@ def _look(before: dict[_Key, float], now: float, seconds: float) -> dict[_Key, f
             os.close(copy)
             continue
         with connection:
-            key = _unanswered(connection)
+            key = _wait_of(connection)
             if key is None:
                 continue
             waiting[key] = before.get(key, now)
@@ -92,11 +92,12 @@ def _look(before: dict[_Key, float], now: float, seconds: float) -> dict[_Key, f
     return waiting
 
 
-def _unanswered(connection: socket.socket) -> _Key | None:
-    """Names a wait for an answer; None where there is none.
+def _wait_of(connection: socket.socket) -> _Key | None:
+    """Names a wait for data or for an answer; None where nothing is connected.
 
-    An answer within the kernel's tick (milliseconds) looks like none, so an idle connection may be named too.
-    A request that then comes by it has another name, and all of its time.
+    A connection whose last data came before its last answer is idle, or the start of its next request came
+    with the one before: both may end, as granian itself ends idle ones. A request that comes by an idle
+    connection has another name, and all of its time.
     """
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
@@ -106,6 +107,6 @@ def _unanswered(connection: socket.socket) -> _Key | None:
     if len(info) < _TCP_INFO.size:
         return None
     state, sent, received, segments = _TCP_INFO.unpack(info)
-    if state != _TCP_ESTABLISHED or received > sent:
+    if state != _TCP_ESTABLISHED:
         return None
     return peer, segments, received < sent
