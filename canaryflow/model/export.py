@@ -42,6 +42,8 @@ SAMPLE_ROWS = 32
 _SIGNIFICANT = 9
 # The rounding of float32 near 1.
 _LEAST_ERROR = 1e-7
+# In parts of an answer; times the above it is the rounding to `_SIGNIFICANT` digits.
+_LEAST_SPREAD = 0.01
 
 
 def to_onnx(pipeline: Any, data: Dataset) -> bytes:  # noqa: ANN401 - sklearn is untyped
@@ -144,6 +146,9 @@ def difference(answers: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
 def tolerance(answers: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
     """A bundle's tolerance: ten times the error seen, for processors that round in another order.
 
+    The least one follows the spread of a regression's answers: where they are all far below 1, or closer to
+    each other than that, a fixed one would let any answer pass.
+
     Args:
         answers: ONNX's, shape (n,) or (n, classes).
         expected: The estimator's, of the same shape.
@@ -152,7 +157,14 @@ def tolerance(answers: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
         How far an answer may be from the recorded one, times ``max(1, |answer|)``.
     """
     scale = np.maximum(1.0, np.abs(expected))
-    return 10 * max(difference(answers / scale, expected / scale), _LEAST_ERROR)
+    least = _LEAST_ERROR
+    if expected.ndim == 1:
+        # Never below what the digits of the recorded answers leave open.
+        spread = max(
+            float(expected.std() / scale.max()), _LEAST_SPREAD * float(np.abs(expected / scale).max())
+        )
+        least *= min(1.0, spread)
+    return 10 * max(difference(answers / scale, expected / scale), least)
 
 
 def write_samples(folder: Path, rows: pl.DataFrame, expected: npt.NDArray[Any], contract: Contract) -> None:

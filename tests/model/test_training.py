@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,9 +13,9 @@ import onnx
 import polars as pl
 import pytest
 
-from canaryflow.bundle.format import ESTIMATOR, MODEL, PROFILE, REPORT, SAMPLES, Bundle
+from canaryflow.bundle.format import ESTIMATOR, MODEL, PROFILE, REPORT, SAMPLES, Bundle, seal
 from canaryflow.bundle.scorer import Scorer
-from canaryflow.errors import GateFailed, InputError
+from canaryflow.errors import BundleError, GateFailed, InputError
 from canaryflow.model import estimators
 from canaryflow.model.estimators import FAMILIES
 from canaryflow.model.export import UNKNOWN_CATEGORY
@@ -33,6 +34,23 @@ def test_a_bundle_is_whole_and_proves_itself(trained: dict[str, Bundle], problem
     assert bundle.signature.names == tuple(contract(problem).features)
     assert {ESTIMATOR, PROFILE, REPORT, "MLmodel"} <= bundle.manifest.files.keys()
     assert bundle.manifest.provenance["contract_digest"] == contract(problem).digest
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6])
+def test_samples_prove_something_in_every_unit(tmp_path: Path, unit: float) -> None:
+    rows = table("regression").with_columns(answer=pl.col("answer") / 1000 * unit)
+    rows.write_parquet(tmp_path / "train")
+    spec = TrainSpec("shop", search_trials=1, cv_folds=2)
+    bundle = train(tmp_path / "train", contract("regression"), spec, tmp_path / "bundle", None)
+    assert Scorer(bundle).prove() >= 32
+    samples = json.loads(bundle.file(SAMPLES).read_text())
+    # A hundredth of the answers' spread is nothing that rounding explains.
+    samples["answers"][0] += 0.01 * statistics.stdev(samples["answers"])
+    bundle.file(SAMPLES).write_text(json.dumps(samples))
+    manifest = bundle.manifest
+    altered = seal(bundle.path, manifest.name, manifest.signature, manifest.tolerance, manifest.provenance)
+    with pytest.raises(BundleError, match="sample 0"):
+        Scorer(altered).prove()
 
 
 def test_samples_hold_nulls_and_unknown_categories(trained: dict[str, Bundle]) -> None:
