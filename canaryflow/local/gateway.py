@@ -16,8 +16,8 @@ import envoy  # type: ignore[import-untyped]
 
 from canaryflow.errors import PlatformError
 from canaryflow.local import xds
-from canaryflow.local.children import spawn, terminate
 from canaryflow.local.ports import Ports, port_is_free
+from canaryflow.local.process import spawn_async, terminate
 from canaryflow.local.store import write_json
 from canaryflow.local.xds import Arm, Weights
 
@@ -189,7 +189,7 @@ class Gateway:
             "--drain-time-s", "5",
             "--drain-strategy", "immediate",
         ]  # fmt: skip
-        return await spawn(command, self._log_file, os.environ, signal.SIGKILL)
+        return await spawn_async(command, self._log_file, os.environ, signal.SIGKILL)
 
     async def _until_it_listens(self) -> None:
         async def listens() -> bool:

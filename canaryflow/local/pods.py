@@ -15,9 +15,9 @@ from typing import Literal
 
 import aiohttp
 
-from canaryflow.local.children import kill_group, spawn, terminate
 from canaryflow.local.podspec import PodSpec, Probe
 from canaryflow.local.ports import Ports
+from canaryflow.local.process import kill_group, spawn_async, terminate
 from canaryflow.local.store import Object
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class Pod:
         ]  # fmt: skip
         # SIGTERM, so that a server with workers of its own takes them with it.
         environment = os.environ | self.spec.environment
-        self._process = await spawn(command, self.log_file, environment, signal.SIGTERM)
+        self._process = await spawn_async(command, self.log_file, environment, signal.SIGTERM)
         self.phase, self._waiting = "Running", ("NotReady", "")
         self._changed()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -9,16 +10,26 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def _die_with_parent() -> None:
-    """Between fork and exec: ask the kernel for a SIGTERM when the parent is gone, however it went."""
+def die_with_parent(parent: int, death_signal: signal.Signals) -> None:
+    """Between fork and exec: ask the kernel for a signal when the parent is gone, however it went (Linux).
+
+    It takes no lock, so it is safe there also where threads run.
+
+    Args:
+        parent: Who forked. Where that is gone already, nobody would send the signal: the child ends at once.
+        death_signal: What the kernel sends when the thread that forked ends.
+    """
     if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def spawn(
@@ -42,8 +53,35 @@ def spawn(
             env={**os.environ, **(env or {})},
             cwd=cwd,
             start_new_session=True,
-            # One system call that takes no lock: safe between fork and exec, also where threads run.
-            preexec_fn=_die_with_parent,  # noqa: PLW1509
+            preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
+        )
+
+
+async def spawn_async(
+    command: Sequence[str], log: Path, environment: Mapping[str, str], death_signal: signal.Signals
+) -> asyncio.subprocess.Process:
+    """Start a process in a session of its own from the event loop, its output appended to a file.
+
+    Args:
+        command: The program and its arguments.
+        log: Where standard output and error go.
+        environment: The whole environment.
+        death_signal: What the kernel sends it when this process dies, however that happens. The calling
+            thread must be the one that lives as long as this process.
+
+    Raises:
+        OSError: The program cannot be started, or the log cannot be written.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(environment),
+            start_new_session=True,
+            preexec_fn=partial(die_with_parent, os.getpid(), death_signal),
         )
 
 
@@ -54,13 +92,32 @@ def stop(process: subprocess.Popen[bytes], grace: float = 10.0) -> int:
         Its exit status.
     """
     if process.poll() is None:
-        _signal_group(process, signal.SIGTERM)
+        _signal_group(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace)
-    _signal_group(process, signal.SIGKILL)
+    kill_group(process.pid)
     return process.wait()
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+async def terminate(process: asyncio.subprocess.Process, grace: float) -> None:
+    """SIGTERM, then after ``grace`` seconds SIGKILL; whatever the process left behind is killed too."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), grace)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+    kill_group(process.pid)
+    await process.wait()
+
+
+def kill_group(pid: int) -> None:
+    """Kill what is left of the session that ``pid`` led."""
+    _signal_group(pid, signal.SIGKILL)
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+        os.killpg(pid, number)
