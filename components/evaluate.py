@@ -26,7 +26,8 @@ def evaluate(
         name: The model's name in the registry, where the champion is looked up.
         thresholds: Metric names and the values they must reach, such as {"roc_auc": 0.7}.
         champion_margin: By how much the challenger's main metric may be worse than the champion's.
-        max_latency_ms: Bound on the 99th percentile of the time to score one row, milliseconds.
+        max_latency_ms: Bound on the 99th percentile of the time to score one row, in the quietest of three
+            rounds, milliseconds.
         tracking_uri: MLflow's tracking and registry URI.
         report: Metrics, plots, the comparison with the champion.
 

@@ -82,7 +82,7 @@ def train_and_deploy(
         cv_folds: Folds of the cross-validation.
         thresholds: Metrics that the model must reach, such as {"roc_auc": 0.7, "log_loss": 0.5}.
         champion_margin: By how much the main metric may be worse than the champion's on the same rows.
-        max_latency_ms: Bound on the 99th percentile of the time to score one row, milliseconds.
+        max_latency_ms: Bound on the 99th percentile of scoring one row, in the quietest of three rounds, ms.
         store: Folder or s3:// URI that keeps the bundles.
         tracking_uri: MLflow's tracking and registry URI.
         namespace: Of the SeldonDeployment; empty is the pipeline's own.
