@@ -74,6 +74,9 @@ class Gateway:
             PlatformError: It did not start.
         """
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5.0))
+        # The pods of last time are gone, and their ports may be another's by now.
+        for endpoints in xds.endpoints_folder(self._folder).glob("*.json"):
+            endpoints.unlink()
         self._publish("cds", [])
         self._publish("rds", xds.routes({}))
         self._publish("lds", xds.listeners(self._folder, self.port, {}))

@@ -142,9 +142,14 @@ def endpoints(arm: Arm, ports: Sequence[int]) -> list[Document]:
     ]
 
 
+def endpoints_folder(folder: Path) -> Path:
+    """Where the endpoints of all predictors are read from."""
+    return folder / "eds"
+
+
 def endpoints_file(folder: Path, arm: Arm) -> Path:
     """Where a predictor's endpoints are read from."""
-    return folder / "eds" / f"{'.'.join(arm)}.json"
+    return endpoints_folder(folder) / f"{'.'.join(arm)}.json"
 
 
 def _address(port: int) -> Document:

@@ -61,3 +61,49 @@ def test_the_histogram_agrees_with_the_requests_at_every_edge(tmp_path: Path) ->
     expected = {edge: bisect_right(took, edge) for edge in buckets}
     assert buckets == expected
     assert len(set(buckets.values())) > 8
+
+
+async def after_a_restart(folder: Path) -> list[int | str]:
+    """What a request meets: before the stop; after it, with no pod yet; and as soon as there is another."""
+
+    async def serve(port: int, name: str) -> web.AppRunner:
+        async def answer(_: web.Request) -> web.Response:
+            return web.Response(text=name)
+
+        app = web.Application()
+        app.router.add_get("/x", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        return runner
+
+    async def ask(gateway: Gateway) -> int | str:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{gateway.url}/seldon/default/iris/x") as answer,
+        ):
+            return await answer.text() if answer.status == 200 else answer.status
+
+    ports, met = Ports(), []
+    old, new = ports.take(), ports.take()
+    runners = [await serve(old, "old"), await serve(new, "new")]
+    for port in (old, new):
+        gateway = Gateway(folder, folder / "envoy.log", ports)
+        await gateway.start()
+        try:
+            await gateway.apply({MAIN: ports.take()}, {("default", "iris"): {"main": 100}})
+            if port == new:
+                met.append(await ask(gateway))
+            # The first one's versions get ahead of what the second counts to.
+            for _ in range(5 if port == old else 1):
+                await gateway.set_endpoints(MAIN, [port])
+            met.append(await ask(gateway))
+        finally:
+            await gateway.stop()
+    for runner in runners:
+        await runner.cleanup()
+    return met
+
+
+def test_a_restart_forgets_where_the_pods_were(tmp_path: Path) -> None:
+    assert asyncio.run(after_a_restart(tmp_path)) == ["old", 503, "new"]
