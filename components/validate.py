@@ -24,7 +24,7 @@ def validate(dataset: dsl.Input[dsl.Dataset], contract: dict, report: dsl.Output
     with stage("validate"):
         from canaryflow.data.contract import Contract
         from canaryflow.data.validation import validate as check
-        from canaryflow.data.validation import write_report
+        from canaryflow.data.validation_report import write_report
 
         rules = Contract.parse(contract, "parameter contract")
         validation = check(Path(dataset.path), rules)

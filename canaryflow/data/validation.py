@@ -14,11 +14,8 @@ from canaryflow.data.contract import Contract
 from canaryflow.data.profile import Profile, Profiling, aggregate
 from canaryflow.data.rules import Rule, told
 from canaryflow.data.tables import scan
-from canaryflow.data.validation_report import write_report
 from canaryflow.data.wording import nearest, shown
 from canaryflow.verdict import Check, Verdict
-
-__all__ = ["MAX_EXAMPLES", "Validation", "validate", "write_report"]
 
 MAX_EXAMPLES = 100
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from hypothesis import strategies as st
 
 from canaryflow.data import uniqueness
 from canaryflow.data.contract import Contract
-from canaryflow.data.validation import MAX_EXAMPLES, Validation, validate, write_report
+from canaryflow.data.validation import MAX_EXAMPLES, Validation, validate
+from canaryflow.data.validation_report import write_report
 from canaryflow.errors import InputError
 from canaryflow.report import read_verdict
 from canaryflow.verdict import Check
@@ -267,6 +270,12 @@ def test_the_report_opens_and_names_the_reason(tmp_path: Path) -> None:
     assert "<script>" not in page.replace('<script type="application/json" id="verdict">', "").replace(
         "\\u003cscript>", ""
     )
+
+
+def test_validating_needs_no_report() -> None:
+    report = "canaryflow.data.validation_report"
+    code = f"import sys, canaryflow.data.validation; sys.exit({report!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
 def test_a_table_that_is_none_is_named(tmp_path: Path) -> None:
