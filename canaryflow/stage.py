@@ -6,6 +6,7 @@ Every component's body runs inside `stage`. In a pod it logs structured lines. O
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -20,13 +21,18 @@ from canaryflow.errors import CanaryflowError
 
 EVENTS = "CANARYFLOW_EVENTS"
 
+#: The exit code in the event of a step that met a defect of the program; its log has the traceback.
+DEFECT = 3
+
 
 def emit(event: str, **fields: object) -> None:
     """Log one event as a line of JSON, and append it to the run's events file if there is one."""
     line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}, default=str)
-    print(line, file=sys.stderr, flush=True)
+    # A full disk is often the very thing to be told: neither sink may replace the error by its own.
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
     if path := os.environ.get(EVENTS):
-        with Path(path).open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), Path(path).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
 
@@ -42,7 +48,7 @@ def stage(name: str) -> Iterator[None]:
     try:
         yield
     except CanaryflowError as error:
-        emit("stage failed", stage=name, message=str(error), exit_code=error.exit_code, **_cost(process))
+        emit("stage failed", stage=name, message=one_line(error), exit_code=error.exit_code, **_cost(process))
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         # A full disk or a folder without permission names its file; a traceback would only hide it.
@@ -54,11 +60,16 @@ def stage(name: str) -> Iterator[None]:
             "stage failed",
             stage=name,
             message=f"{type(error).__name__}: {error}",
-            exit_code=3,
+            exit_code=DEFECT,
             **_cost(process),
         )
         raise
     emit("stage ended", stage=name, **_cost(process))
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message on one line: libraries wrap theirs."""
+    return " ".join(str(error).split())
 
 
 def _cost(process: psutil.Process) -> dict[str, float]:

@@ -48,7 +48,7 @@ def main() -> NoReturn:
     except CanaryflowError as error:
         if debug:
             raise
-        click.echo(f"canaryflow: {error}", err=True)
+        click.echo(f"canaryflow: {' '.join(str(error).split())}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         # A full disk, a folder without permission: the thing is named, a traceback would only hide it.
@@ -56,6 +56,12 @@ def main() -> NoReturn:
             raise
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"canaryflow: {where}{error.strerror or error}", err=True)
+        sys.exit(2)
+    except Exception as error:
+        if debug:
+            raise
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        click.echo(f"canaryflow: {text} (a defect; `canaryflow --debug ...` shows where)", err=True)
         sys.exit(2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from canaryflow.errors import GateFailed, InputError
 
 if TYPE_CHECKING:
     from canaryflow.delivery.cluster import Cluster
+    from canaryflow.delivery.status import Status
     from canaryflow.local.platform import Platform
+    from canaryflow.local.workspace import Workspace
 
 
 @click.command()
@@ -88,12 +91,31 @@ def _rollout_command(verb: str, text: str) -> None:
     @WORKSPACE
     def obey(name: str, namespace: str, address: str | None, workspace: Path) -> None:
         from canaryflow.delivery import status
+        from canaryflow.local.workspace import Workspace
 
         cluster = cluster_of(workspace, address, namespace)
         if verb == "status":
             click.echo("\n".join(status.status(cluster, name).lines()))
         else:
-            click.echo(status.command(cluster, name, verb, by=getpass.getuser()))
+            click.echo(status.command(cluster, name, verb, by=_who()))
+            _follow_champion(status.status(cluster, name), Workspace(workspace))
+
+
+def _who() -> str:
+    """Who asks; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def _follow_champion(now: Status, workspace: Workspace) -> None:
+    """Where no run drives a rollout, nobody but this command can move the registry's champion with it."""
+    tracked = workspace.root / "mlflow.db"
+    if now.phase == "done" and now.decision == "promoted" and tracked.is_file():
+        from canaryflow.model.tracking import promote_champion
+
+        promote_champion(workspace.tracking_uri, now.name, now.main_version)
 
 
 _rollout_command("status", "Say how a rollout stands, and why.")

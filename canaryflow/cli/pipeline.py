@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,8 @@ def run(
     """
     from canaryflow import pipeline_path
     from canaryflow.local.display import Display, report_links
-    from canaryflow.local.run import PipelineRun, Replay
+    from canaryflow.local.run import PipelineRun
+    from canaryflow.local.traffic import Replay
     from canaryflow.local.workspace import Workspace
     from canaryflow.parameters import resolve
 
@@ -53,9 +54,11 @@ def run(
     place = Workspace(workspace)
     arguments = resolve(path, file, pairs, **place.arguments())
     _check(arguments)
-    traffic = None if replay == "none" else Replay(_readable(Path(replay)) if replay else None, rate)
+    traffic = (
+        None if replay == "none" else Replay(_replayable(Path(replay), arguments) if replay else None, rate)
+    )
     display = Display()
-    with platform_of(workspace, port) as live, display.busy("pipeline"):
+    with _named(workspace), platform_of(workspace, port) as live, display.busy("pipeline"):
         result = PipelineRun(workspace, live.api, path, arguments, traffic, display.listen).run()
     display.heading("Reports")
     display.links(report_links(result))
@@ -115,9 +118,28 @@ def _wait() -> None:
             time.sleep(3600)
 
 
-def _readable(path: Path) -> Path:
-    if not path.is_file():
-        raise InputError(f"--replay {path}: no such file; expected Parquet, or none")
+@contextlib.contextmanager
+def _named(workspace: Path) -> Iterator[None]:
+    """Say where there is no room: a full disk's error knows no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.strerror is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(workspace)) from error
+
+
+def _replayable(path: Path, arguments: Mapping[str, Any]) -> Path:
+    """A table that can be replayed: a canary must not wait for requests that cannot come."""
+    from canaryflow.data.contract import Contract
+    from canaryflow.data.tables import open_parquet
+
+    names = open_parquet(path).schema_arrow.names
+    if "contract" in arguments:
+        contract = Contract.parse(arguments["contract"], "contract")
+        missing = [name for name in (*contract.features, contract.target[0]) if name not in names]
+        if missing:
+            raise InputError(f"--replay {path}: no column {missing[0]!r}; expected the contract's")
     return path.resolve()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,9 +16,12 @@ from typing import Any
 
 from canaryflow.errors import PlatformError
 from canaryflow.local.process import spawn, stop
-from canaryflow.stage import EVENTS
+from canaryflow.local.traffic import Replay, Traffic
+from canaryflow.stage import DEFECT, EVENTS
 
 Event = Mapping[str, Any]
+
+_NO_ROOM = 2**20  # bytes: too few for anything that a step writes
 
 
 @dataclass(frozen=True)
@@ -61,19 +66,6 @@ class RunResult:
     replay: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Replay:
-    """The traffic for a canary.
-
-    Attributes:
-        table: A Parquet file of rows with their truths; None replays the run's own test set.
-        rate: Requests a second.
-    """
-
-    table: Path | None = None
-    rate: float = 400.0
-
-
 class PipelineRun:
     """Run a compiled pipeline against a platform that is up.
 
@@ -100,9 +92,10 @@ class PipelineRun:
         self.arguments = dict(arguments)
         self.replay = replay
         self.listen = listen
-        self.result = RunResult(_new_directory(workspace / "runs"))
+        self.result = RunResult(_new_directory(workspace.resolve() / "runs"))
         self._test_set: tuple[Path, str] | None = None
-        self._traffic: subprocess.Popen[bytes] | None = None
+        self._traffic: Traffic | None = None
+        self._death = ""
 
     def run(self) -> RunResult:
         """Run to the end.
@@ -110,7 +103,7 @@ class PipelineRun:
         Whatever happens, the processes of the run are gone when this returns or raises.
 
         Raises:
-            PlatformError: The runner ended without saying how.
+            PlatformError: The runner ended without saying how, or the replay died.
         """
         directory = self.result.directory
         events = directory / "events.jsonl"
@@ -118,12 +111,17 @@ class PipelineRun:
         runner = self._start_runner(events)
         try:
             for event in _follow(events, runner):
+                if event is None:
+                    self._watch_traffic()
+                    continue
                 self._note(event)
                 self.listen(event)
             status = runner.wait()
+            self._end_traffic()
         finally:
             stop(runner)
-            self._stop_traffic()
+            if self._traffic is not None:
+                self._traffic.stop()
         self._collect_reports()
         self._conclude(status)
         return self.result
@@ -162,30 +160,41 @@ class PipelineRun:
             if event["arm"] == "canary":
                 self._start_traffic()
         if kind == "stage ended" and event["stage"] == "rollout":
-            self._stop_traffic()
+            self._end_traffic()
 
     def _start_traffic(self) -> None:
         if self.replay is None or self._test_set is None:
             return
         own_table, target = self._test_set
-        command = [
-            *(sys.executable, "-m", "canaryflow", "replay", str(self.replay.table or own_table)),
-            *("--platform", self.api, "--name", str(self.arguments["name"])),
-            *("--namespace", str(self.arguments["namespace"]), "--target", target),
-            *("--rate", str(self.replay.rate), "--summary", str(self.result.directory / "replay.json")),
-        ]
-        self._traffic = spawn(command, self.result.directory / "replay.log")
+        self._traffic = Traffic(
+            self.replay.table or own_table,
+            target,
+            self.api,
+            str(self.arguments["namespace"]),
+            str(self.arguments["name"]),
+            self.replay.rate,
+            self.result.directory,
+        )
 
-    def _stop_traffic(self) -> None:
+    def _watch_traffic(self) -> None:
+        """A canary that nobody sends requests to would wait until its time limit: take it back at once."""
+        if self._traffic is None or self._death or not self._traffic.death:
+            return
+        self._death = self._traffic.death
+        from canaryflow.delivery.cluster import connect
+        from canaryflow.delivery.status import command
+
+        with contextlib.suppress(PlatformError):  # where the rollout is over already
+            cluster = connect(self.api, str(self.arguments["namespace"]))
+            command(cluster, str(self.arguments["name"]), "abort", by="canaryflow run")
+
+    def _end_traffic(self) -> None:
         if self._traffic is None:
             return
-        status = stop(self._traffic)
+        if self._death:
+            raise PlatformError(self._death)
+        self.result.replay = self._traffic.finish()
         self._traffic = None
-        summary = self.result.directory / "replay.json"
-        if not summary.is_file():
-            why = _last_line(summary.with_name("replay.log"))
-            raise PlatformError(f"the replay ended with {status}; {why}")
-        self.result.replay = json.loads(summary.read_text(encoding="utf-8"))
 
     def _collect_reports(self) -> None:
         """Give the reports names that a person can find, away from KFP's artifact folders."""
@@ -199,14 +208,15 @@ class PipelineRun:
 
     def _conclude(self, status: int) -> None:
         result = self.result
+        log = result.directory / "kfp.log"
         if status != 0 and not result.message:
-            log = result.directory / "kfp.log"
+            if shutil.disk_usage(result.directory).free < _NO_ROOM:
+                raise PlatformError(f"{result.directory}: No space left on device")
             raise PlatformError(f"the pipeline ended with {status} before a step could say why; see {log}")
-        if result.exit_code == 3:
-            # A step met a defect: the log has its traceback, and the exit status for the caller is "failed".
-            result.exit_code, result.message = 2, f"{result.message}; see {result.directory / 'kfp.log'}"
+        if result.exit_code == DEFECT:
+            result.exit_code, result.message = 2, f"{result.message}; its traceback is in {log}"
         if status == 0 and "rollout" not in result.verdicts:
-            raise PlatformError(f"the pipeline ended before its rollout; see {result.directory / 'kfp.log'}")
+            raise PlatformError(f"the pipeline ended before its rollout; see {log}")
         if not result.message:
             result.message = result.verdicts["rollout"]["summary"]
 
@@ -219,8 +229,8 @@ def _new_directory(runs: Path) -> Path:
     return directory
 
 
-def _follow(events: Path, runner: subprocess.Popen[bytes]) -> Iterator[Event]:
-    """Yield events as steps write them, until the runner has ended and all are read."""
+def _follow(events: Path, runner: subprocess.Popen[bytes]) -> Iterator[Event | None]:
+    """Yield events as steps write them, and None in between, until the runner has ended and all are read."""
     with events.open(encoding="utf-8") as file:
         pending = ""
         while True:
@@ -231,9 +241,5 @@ def _follow(events: Path, runner: subprocess.Popen[bytes]) -> Iterator[Event]:
                 yield json.loads(line)
             if ended:
                 return
+            yield None
             time.sleep(0.05)
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
-    return next((line for line in reversed(lines) if line.strip()), "its log is empty")

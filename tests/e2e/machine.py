@@ -33,8 +33,14 @@ class Machine:
     workspace: Path
 
     def command(self, *words: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+        self.workspace.parent.mkdir(parents=True, exist_ok=True)
         return subprocess.run(
-            self.words(*words), capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+            self.words(*words),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            cwd=self.workspace.parent,
         )
 
     def words(self, *words: str) -> list[str]:
@@ -42,7 +48,8 @@ class Machine:
 
     def run(self, *pairs: str, extra: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         options = [word for pair in (*QUICK, *pairs) for word in ("-p", pair)]
-        return self.command("run", "--workspace", str(self.workspace), *options, *extra)
+        # As people write it: relative to where they stand.
+        return self.command("run", "--workspace", self.workspace.name, *options, *extra)
 
     def status(self) -> dict[str, Any]:
         done = self.command("local", "status", "--workspace", str(self.workspace))

@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
+import psutil
 import pytest
 
 from canaryflow.report import read_verdict
 from canaryflow.storage import fetch_bundle
-from tests.e2e.machine import Machine
+from tests.e2e.machine import QUICK, Machine
 
 pytestmark = pytest.mark.e2e
 
@@ -168,6 +170,40 @@ def test_a_canary_that_gets_no_traffic_is_rolled_back_at_the_time_limit(
     assert champion(machine) == second
 
 
+def test_a_table_that_cannot_be_replayed_is_refused_at_once(machine: Machine, second: str) -> None:
+    table = machine.workspace.parent / "rows.parquet"
+    pl.DataFrame({"sepal_length": [5.0]}).write_parquet(table)
+    for path, words in ((table, "sepal_width"), (table.with_name("none.parquet"), "none.parquet")):
+        done = machine.run("seed=4", LOOSE, extra=("--replay", str(path)))
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_replay_that_dies_takes_its_canary_back(machine: Machine, second: str) -> None:
+    options = [word for pair in (*QUICK, "seed=5", LOOSE, "step_requests=100000") for word in ("-p", pair)]
+    run = subprocess.Popen(
+        machine.words("run", "--workspace", str(machine.workspace), *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while not (replays := [line for line in psutil.process_iter(["cmdline"]) if _replays(line, machine)]):
+        assert time.monotonic() < deadline and run.poll() is None
+        time.sleep(0.1)
+    time.sleep(3)
+    replays[0].kill()
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 2, said
+    assert "replay ended with -9" in said
+    assert machine.live("iris") == {"main": second}
+
+
+def _replays(process: psutil.Process, machine: Machine) -> bool:
+    words = process.info["cmdline"] or []
+    return "replay" in words and any(str(machine.workspace) in word for word in words)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_leaves_no_process_and_the_same_command_carries_on(
     tmp_path: Path, number: signal.Signals
@@ -202,6 +238,23 @@ def test_binary_models_and_regressions_go_live_too(machine: Machine, sample: str
     done = machine.run(f"source=sample:{sample}", f"name={sample.replace('_', '-')}", f"contract={contract}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert machine.live(sample.replace("_", "-"))["main"]
+
+
+def test_a_person_may_promote_and_the_champion_follows(machine: Machine, second: str) -> None:
+    paused = machine.run(
+        "seed=6", LOOSE, "max_minutes=0.05", "on_inconclusive=pause", extra=("--replay", "none")
+    )
+    assert paused.returncode == 1, paused.stdout + paused.stderr
+    waiting = machine.live("iris")["canary"]
+    words = ("iris", "--workspace", str(machine.workspace))
+    told = machine.command("rollout", "status", *words)
+    assert told.returncode == 0 and waiting in told.stdout and "paused" in told.stdout, told.stdout
+    done = machine.command("rollout", "promote", *words)
+    assert done.returncode == 0, done.stderr
+    assert machine.live("iris") == {"main": waiting}
+    assert champion(machine) == waiting
+    again = machine.command("rollout", "abort", *words)
+    assert again.returncode == 2 and "nothing to abort" in again.stderr
 
 
 def _with_target(contract: str, target: str) -> str:
