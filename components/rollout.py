@@ -75,6 +75,7 @@ def rollout(
                 "on_inconclusive": on_inconclusive,
             }
         )
+        version = bundle_uri.rstrip("/").rsplit("/", 1)[-1]
         platform = os.environ.get("CANARYFLOW_PLATFORM", "kubernetes")
         cluster = connect(platform, namespace)
         metrics = connect_metrics(metrics_url, platform, cluster.namespace, name)
@@ -85,8 +86,9 @@ def rollout(
             metrics,
             Path(report.path),
             on_event=lambda event: emit("rollout", text=str(event)),
+            version=version,
         )
         if outcome.promoted:
-            promote_champion(tracking_uri, name, bundle_uri.rstrip("/").rsplit("/", 1)[-1])
+            promote_champion(tracking_uri, name, version)
         emit("verdict", stage="rollout", arm=arm, report=report.path, **outcome.verdict.to_dict())
         return outcome.promoted

@@ -10,7 +10,7 @@ from canaryflow.delivery.plan import RolloutPlan
 from canaryflow.delivery.rollout_state import RolloutState
 from canaryflow.verdict import Check, Verdict
 
-Ending = Literal["promoted", "rolled back", "first", "aborted", "paused"]
+Ending = Literal["promoted", "rolled back", "first", "aborted", "paused", "superseded"]
 
 _WORDS = {"errors": "error rate", "latency": "share of slow requests"}
 
@@ -21,7 +21,8 @@ class Outcome:
 
     Attributes:
         promoted: Whether the version that was deployed is the one that serves everybody now.
-        decision: "first" when there was no canary: the version was, or was already, main alone.
+        decision: "first" when there was no canary: the version was, or was already, main alone;
+            "superseded" when there was none, and main serves another version.
         verdict: The claims that were looked at, with the numbers.
         state: The rollout's last state: versions, events, samples.
     """
@@ -37,14 +38,23 @@ class Outcome:
         return self.state.samples
 
 
-def conclude(state: RolloutState, plan: RolloutPlan) -> Outcome:
+def conclude(state: RolloutState, plan: RolloutPlan, version: str = "", serving: str = "") -> Outcome:
     """The outcome of a rollout that is over, or that a pause has left.
 
     Args:
-        state: Its last state.
+        state: The last rollout's state, which may be another version's.
         plan: Its plan.
+        version: The version that is asked for; empty asks for the last rollout's.
+        serving: What main serves now.
     """
-    if state.phase in ("first", "live"):
+    none = state.phase in ("first", "live") or (version and state.canary_version != version)
+    claimed = none or (state.phase == "done" and state.decision == "promoted")
+    if version and claimed and serving != version:
+        return _superseded(version, serving)
+    if none:
+        if version:
+            # The state may tell of another version's rollout, which is not this one's to report.
+            state = RolloutState(main_version=version)
         summary = (
             f"{state.main_version or 'The live version'} serves all traffic: there is no canary to roll out."
         )
@@ -54,6 +64,14 @@ def conclude(state: RolloutState, plan: RolloutPlan) -> Outcome:
     promoted = ending == "promoted"
     checks = [*evidence_checks(state, plan, final=promoted), _decision(state, ending)]
     return Outcome(promoted, ending, Verdict("rollout", tuple(checks), sentence(state, ending)), state)
+
+
+def _superseded(version: str, serving: str) -> Outcome:
+    found = serving or "a version without a name"
+    summary = f"{version} is not live: {found} serves all traffic, and there is no canary of {version}."
+    check = Check("main's version", False, found, version)
+    state = RolloutState(main_version=serving)
+    return Outcome(False, "superseded", Verdict("rollout", (check,), summary), state)
 
 
 def _ending(decision: str) -> Ending:

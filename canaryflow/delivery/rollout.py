@@ -41,6 +41,7 @@ def rollout(
     report: Path | None = None,
     on_event: Listener = lambda event: None,
     clock: Clock | None = None,
+    version: str = "",
 ) -> Outcome:
     """Bring the canary of a SeldonDeployment to 100 %, or take it away.
 
@@ -55,21 +56,23 @@ def rollout(
         report: Where the HTML report goes; None writes none.
         on_event: Told of every event.
         clock: Time.
+        version: The bundle's version that this is about; empty takes whichever canary is there.
 
     Raises:
-        PlatformError: Another process drives this deployment, or the platform did not answer for minutes;
-            the rollout stays where it is, and can be carried on.
+        PlatformError: Another process drives this deployment, the canary is of another version, or the
+            platform did not answer for minutes; the rollout stays where it is, and can be carried on.
     """
     driver = Driver(cluster, name, on_event, clock)
     driver.acquire()
     try:
-        _check(driver)
+        _check(driver, version)
         if report is not None and driver.state.phase not in ("first", "live", "done"):
             threading.Thread(target=_prepare_report, daemon=True).start()
         _Rollout(driver, plan, metrics).run()
+        serving = seldon.version_of(seldon.main_of(driver.sdep))
     finally:
         driver.release()
-    outcome = conclude(driver.state, plan)
+    outcome = conclude(driver.state, plan, version, serving)
     if report is not None:
         from canaryflow.delivery.rollout_report import write_report
 
@@ -100,15 +103,20 @@ class _NoMetrics:
         return {}
 
 
-def _check(driver: Driver) -> None:
+def _check(driver: Driver, version: str = "") -> None:
     seldon.main_of(driver.sdep)
     canary = seldon.find(driver.sdep, CANARY)
-    if canary is not None and (
-        read_state(driver.sdep) is None or driver.state.phase in ("live", "done", "first")
-    ):
+    idle = driver.state.phase in ("live", "done", "first")
+    if canary is not None and (read_state(driver.sdep) is None or idle):
         raise PlatformError(
             f"SeldonDeployment {driver.name}: has a canary that `deploy` did not add; "
             "expected to deploy before a rollout"
+        )
+    found = driver.state.canary_version if canary is None else seldon.version_of(canary)
+    if version and not idle and found != version:
+        raise PlatformError(
+            f"SeldonDeployment {driver.name}: a rollout of {found or 'no version'} is under way, "
+            f"expected one of {version}"
         )
 
 

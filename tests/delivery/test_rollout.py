@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -148,6 +149,51 @@ def test_a_rollout_that_is_over_says_again_how_it_ended(paper: Bench, good: bool
     assert first.promoted is good
     put(paper, "two" if good else "one")
     assert run(paper, traffic).promoted
+
+
+def test_a_version_that_was_superseded_is_not_promoted(paper: Bench, tmp_path: Path):
+    old, new = put(paper, "one"), put(paper, "two")
+    put(paper, "one")
+    report = tmp_path / "rollout.html"
+    outcome = run(paper, Traffic(paper, "iris"), version=new, report=report)
+    assert (outcome.promoted, outcome.verdict.passed) == (False, False)
+    (reason,) = outcome.verdict.reasons
+    assert old in reason
+    assert new in reason
+    assert f"{new} is not live: {old} serves all traffic" in report.read_text()
+    assert run(paper, Traffic(paper, "iris"), version=old).promoted
+
+
+def test_a_canary_of_another_version_is_not_rolled_out(paper: Bench):
+    put(paper, "one")
+    new, other = put(paper, "two"), put(paper, "three")
+    before = paper.cluster.get("iris")["spec"]
+    with pytest.raises(PlatformError, match=f"a rollout of {other} is under way, expected one of {new}"):
+        run(paper, Traffic(paper, "iris"), version=new)
+    assert paper.cluster.get("iris")["spec"] == before
+    assert read_lease(paper.cluster.get("iris")) is None
+    assert run(paper, Traffic(paper, "iris"), version=other).promoted
+    assert not run(paper, Traffic(paper, "iris"), version=new).promoted
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_rollout_that_is_over_is_told_apart_by_version(paper: Bench, good: bool):
+    old, new = put(paper, "one"), put(paper, "two")
+    traffic = Traffic(paper, "iris")
+    traffic.errors[new] = 0.0 if good else 0.5
+    first, again = run(paper, traffic, version=new), run(paper, traffic, version=new)
+    assert (again.promoted, again.decision) == (first.promoted, first.decision)
+    assert first.decision == ("promoted" if good else "rolled back")
+    assert run(paper, traffic, version=old).promoted is not good
+
+
+def test_a_promoted_version_that_somebody_replaced_is_not_live(paper: Bench):
+    put(paper, "one")
+    new = put(paper, "two")
+    assert run(paper, Traffic(paper, "iris"), version=new).promoted
+    other = seldon.predictor("main", paper.spec("three"), 100)
+    paper.cluster.patch("iris", [{"op": "replace", "path": "/spec/predictors/0", "value": other}])
+    assert run(paper, Traffic(paper, "iris"), version=new).decision == "superseded"
 
 
 @pytest.mark.parametrize(
