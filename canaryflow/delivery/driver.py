@@ -221,11 +221,19 @@ class Driver:
         phase = self.state.phase
         self.state.phase = "done"
         try:
+            if self.commanded:
+                self.note(f"{self._waiting()}: too late, the rollout is over")
             # A command that nobody could obey any more must not be taken for one to the next rollout.
             self.write(operations, say=say, consume=self.commanded)
         except PlatformError:
             self.state.phase = phase
             raise
+
+    def _waiting(self) -> str:
+        try:
+            return f"{self.command.verb} by {self.command.by}" if self.command else ""
+        except PlatformError as error:
+            return str(error)
 
     def pass_time(self) -> None:
         """Count the time since the last call to the rollout's, or to the pause's."""
@@ -254,22 +262,28 @@ class Driver:
         if lease is None or lease.expires - self.clock.now() < self._lease_seconds / 2:
             self.write()
 
-    def until(self, holds: Callable[[Live], bool], seconds: float, *, twice: bool = False) -> bool:
+    def until(
+        self, holds: Callable[[Live], bool], seconds: float, *, twice: bool = False, heed: bool = False
+    ) -> bool:
         """Wait until what the cluster does is as it should be; the lease is kept meanwhile.
 
         Args:
             holds: Whether it is.
             seconds: How long to wait.
             twice: Ask for two looks in a row: a spec that was just written may not have been seen yet.
+            heed: Stop waiting when a command of a person comes.
 
         Returns:
-            Whether it came to hold.
+            Whether it came to hold; with `heed`, False when a command waits.
         """
         deadline = self.clock.steady() + seconds
         held = False
         while True:
             try:
-                now = holds(self.look())
+                live = self.look()
+                if heed and self.commanded:
+                    return False
+                now = holds(live)
                 if now and (held or not twice):
                     return True
                 held = now

@@ -67,6 +67,8 @@ def _unfreeze(driver: Driver) -> list[Operation]:
 def promote(driver: Driver) -> None:
     """Let main run the canary's version, with no capacity lost and no request on the old version again.
 
+    It returns before its end, with main as it was, when a command comes while that can still be obeyed.
+
     Raises:
         CannotPromote: The canary did not get ready to carry everything, and main is as it was.
         Conflict: Something else changed the object: begin again.
@@ -75,31 +77,42 @@ def promote(driver: Driver) -> None:
     sdep = driver.read()
     canary = seldon.find(sdep, CANARY)
     if canary is not None:
-        if seldon.version_of(seldon.main_of(sdep)) != seldon.version_of(canary):
-            _hand_over(driver)
-        _hand_back(driver)
+        updated = seldon.version_of(seldon.main_of(sdep)) == seldon.version_of(canary)
+        if updated or _hand_over(driver):
+            _hand_back(driver)
         return
     driver.finish(changes.scale(seldon.main_of(sdep), *driver.state.canary_scaling), "over: promoted")
 
 
-def _hand_over(driver: Driver) -> None:
-    """All traffic to the canary, with as many pods as main has; then main's update, while it is idle."""
+def _hand_over(driver: Driver) -> bool:
+    """All traffic to the canary, with as many pods as main has; then main's update, while it is idle.
+
+    Returns:
+        Whether main was updated; False when a command waits.
+    """
     canary = seldon.find(driver.sdep, CANARY) or {}
     least, most = seldon.scaling(canary)
     floor = max(least, driver.state.floor)
     if grow := changes.scale(canary, floor, max(most, floor)):
         driver.write(grow)
-    if not driver.until(lambda now: now.ready(CANARY), READY_SECONDS):
+    if not driver.until(lambda now: now.ready(CANARY), READY_SECONDS, heed=True):
+        if driver.commanded:
+            return False
         raise CannotPromote(f"the canary did not get {floor} replicas ready: {_why(driver, CANARY)}")
     if seldon.weights(driver.sdep)[CANARY] != 100:
         driver.write(changes.shift(100), say="canary takes all traffic")
-    if not driver.until(lambda now: now.carries(100), FOLLOW_SECONDS):
+    if not driver.until(lambda now: now.carries(100), FOLLOW_SECONDS, heed=True):
+        if driver.commanded:
+            return False
         raise CannotPromote(f"the gateway does not follow: {_why(driver, MAIN)}")
     driver.clock.sleep(DRAIN_SECONDS)
     driver.read()
+    if driver.commanded:
+        return False
     main, canary = seldon.main_of(driver.sdep), seldon.find(driver.sdep, CANARY) or {}
     update = changes.copy_canary_into_main(main, canary, driver.state.floor)
     driver.write(update, say=f"main, idle, is updated to {driver.state.canary_version}")
+    return True
 
 
 def _hand_back(driver: Driver) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from canaryflow.delivery import seldon
 from canaryflow.delivery.deploy import deploy
 from canaryflow.delivery.driver import Busy, Driver, Listener
 from canaryflow.delivery.metrics import ArmCounters
+from canaryflow.delivery.moves import DRAIN_SECONDS
 from canaryflow.delivery.plan import RolloutPlan
 from canaryflow.delivery.rollout import Outcome, rollout
 from canaryflow.delivery.rollout_state import Command, read_command, read_lease, read_state
@@ -387,11 +389,71 @@ def test_a_person_aborts(paper: Bench):
     check_end(paper, old)
 
 
+@pytest.mark.parametrize("when", ["promoting: ", "takes all traffic", "while it drains"])
+def test_an_abort_during_the_hand_over_is_obeyed(paper: Bench, when: str):
+    old = put(paper, "one", min_replicas=3)
+    put(paper, "two")
+    tell = tell_at(paper, "" if when == "while it drains" else when, "abort")
+    sleep = paper.time.sleep
+
+    def drain(seconds: float) -> None:
+        if seconds == DRAIN_SECONDS:
+            tell("")
+        sleep(seconds)
+
+    if when == "while it drains":
+        paper.time.clock = replace(paper.time.clock, sleep=drain)
+    events: list[str] = []
+    outcome = run(
+        paper,
+        Traffic(paper, "iris"),
+        on_event=lambda event: (events.append(str(event)), when != "while it drains" and tell(event)),
+    )
+    assert (outcome.promoted, outcome.decision) == (False, "aborted")
+    assert any("promoting: " in event for event in events)
+    assert not any("is updated" in event for event in events)
+    check_end(paper, old, (3, 4))
+    check_trail(paper)
+
+
+def test_an_abort_does_not_wait_for_the_pods_of_a_hand_over(paper: Bench):
+    old = put(paper, "one")
+    new = put(paper, "two")
+    tell = tell_at(paper, "", "abort")
+    sleep, promoting = paper.time.sleep, []
+
+    def wait(seconds: float) -> None:
+        sleep(seconds)
+        if promoting and paper.time.now - promoting[0] > 5:
+            tell("")
+
+    def listen(event: object) -> None:
+        if "promoting: " in str(event):
+            promoting.append(paper.time.now)
+            paper.pods.broken.add(str(paper.bundle("two").path))
+
+    paper.time.clock = replace(paper.time.clock, sleep=wait)
+    outcome = run(paper, Traffic(paper, "iris"), on_event=listen)
+    assert outcome.decision == "aborted"
+    assert outcome.state.canary_version == new
+    assert paper.time.now - promoting[0] < 30
+    check_end(paper, old)
+
+
+@pytest.mark.parametrize("verb", ["resume", "promote"])
+def test_another_command_does_not_hold_up_the_hand_over(paper: Bench, verb: str):
+    put(paper, "one")
+    new = put(paper, "two")
+    assert run(paper, Traffic(paper, "iris"), on_event=tell_at(paper, "takes all traffic", verb)).promoted
+    check_end(paper, new)
+
+
 def test_an_abort_is_too_late_once_main_was_updated(paper: Bench):
     put(paper, "one")
     new = put(paper, "two")
     outcome = run(paper, Traffic(paper, "iris"), on_event=tell_at(paper, "idle, is updated", "abort"))
     assert outcome.decision == "promoted"
+    assert [text for _, text in outcome.state.events if "abort by ann: too late" in text]
     check_end(paper, new)
     assert read_command(paper.cluster.get("iris")) is None
 
