@@ -185,7 +185,7 @@ def addresses(workspace: Path, api: str | None) -> tuple[str, str]:
 
     if api is None:
         found = platform.status(workspace)
-        if not found["running"]:
+        if "api" not in found:
             raise InputError(f"workspace {workspace}: has no platform; start one by `canaryflow local up`")
         return found["api"], found["gateway"]
     try:

@@ -124,6 +124,10 @@ def _only_one(workspace: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise PlatformError(f"workspace {workspace}: a platform already runs on it") from error
+        # Whoever wants to stop the platform reads here whom to tell, also before it serves.
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield
 
 

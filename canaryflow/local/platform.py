@@ -79,26 +79,27 @@ def down(workspace: Path) -> bool:
         PlatformError: It did not stop within 20 seconds; it was killed then, and its children with it.
     """
     workspace = workspace.resolve()
-    if not _locked(workspace):
-        return False
-    state = _state(workspace)
     deadline = time.monotonic() + _STOP_SECONDS
-    if "pid" in state:
-        with suppress(ProcessLookupError):
-            os.kill(state["pid"], signal.SIGTERM)
+    told: set[int] = set()
+    running = False
     while _locked(workspace):
+        running = True
+        pid = _holder(workspace)
+        if pid and pid not in told:
+            told.add(pid)
+            _signal(pid, signal.SIGTERM)
         if time.monotonic() > deadline:
-            if "pid" in state:
-                with suppress(ProcessLookupError):
-                    os.kill(state["pid"], signal.SIGKILL)
+            if pid:
+                _signal(pid, signal.SIGKILL)
+            ended = "killed" if pid else "its process is not known"
             raise PlatformError(
-                f"workspace {workspace}: its platform did not stop in {_STOP_SECONDS:.0f} s: killed"
+                f"workspace {workspace}: its platform did not stop in {_STOP_SECONDS:.0f} s: {ended}"
             )
         time.sleep(0.05)
     # The lock goes a moment before the process does.
-    while "pid" in state and _runs(state["pid"]) and time.monotonic() < deadline:
+    while any(map(_runs, told)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return True
+    return running
 
 
 def status(workspace: Path) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def status(workspace: Path) -> dict[str, Any]:
     if not _locked(workspace):
         return {"running": False}
     state = _state(workspace)
-    if "api" not in state:
+    if not state:
         return {"running": True, "live": []}
     keys = ("api", "gateway", "pid", "started")
     return {"running": True, **{key: state[key] for key in keys}, "live": _fetch(state["api"] + "/live")}
@@ -155,20 +156,39 @@ def _start(workspace: Path, port: int, server: Sequence[str], tied: bool) -> Pla
 def _serving(workspace: Path) -> Platform | None:
     """The platform that serves now, if one does."""
     state = _state(workspace)
-    if "api" not in state or not _locked(workspace):
-        return None
-    with suppress(PlatformError):
-        if _fetch(state["api"] + "/gateway").get("url") == state["gateway"]:
-            return Platform(state["api"], state["gateway"], state["pid"])
+    if state:
+        with suppress(PlatformError):
+            if _fetch(state["api"] + "/gateway").get("url") == state["gateway"]:
+                return Platform(state["api"], state["gateway"], state["pid"])
     return None
 
 
 def _state(workspace: Path) -> dict[str, Any]:
+    """What the platform that runs now said when it began to serve; empty before that."""
+    holder = _holder(workspace)
     with suppress(OSError, ValueError):
         state = json.loads((workspace / STATE).read_text())
-        if isinstance(state, dict):
+        if isinstance(state, dict) and holder and state.get("pid") == holder:
             return state
     return {}
+
+
+def _holder(workspace: Path) -> int:
+    """The process that holds the lock; 0 where none does, or it has not said yet that it does."""
+    lock = workspace / LOCK
+    try:
+        pid = int(lock.read_text())
+        # What a killed platform wrote stays there, and its number may be another process' by now.
+        if any(Path(file.path) == lock for file in psutil.Process(pid).open_files()):
+            return pid
+    except (OSError, ValueError, psutil.Error):
+        pass
+    return 0
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _runs(pid: int) -> bool:

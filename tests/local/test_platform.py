@@ -1,5 +1,7 @@
 """The platform comes up once, comes back with what was live, and leaves no process behind."""
 
+import fcntl
+import json
 import os
 import signal
 import socket
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -125,3 +128,41 @@ def test_an_interrupt_in_the_foreground_stops_everything(tmp_path: Path) -> None
         assert foreground.wait(10) == 0
     assert len(processes) == 2
     assert gone(processes, 1.0)
+
+
+def until(holds: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
+        time.sleep(0.005)
+
+
+def locked(workspace: Path) -> bool:
+    lock = workspace / platform.LOCK
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_down_during_a_start_stops_the_platform_and_no_other_process(tmp_path: Path) -> None:
+    other = subprocess.Popen(["sleep", "60"])
+    # What a killed platform leaves behind: its process' number belongs to another by now.
+    left = {"pid": other.pid, "api": "http://127.0.0.1:9", "gateway": "http://127.0.0.1:9"}
+    (tmp_path / platform.STATE).write_text(json.dumps(left))
+    daemon = subprocess.Popen([sys.executable, "-m", "canaryflow.local", str(tmp_path)])
+    try:
+        until(lambda: locked(tmp_path), "the lock is held")
+        assert json.loads((tmp_path / platform.STATE).read_text()) == left
+        assert platform.status(tmp_path) == {"running": True, "live": []}
+        assert platform.down(tmp_path) is True
+        assert daemon.wait(1) == 0
+        assert other.poll() is None
+    finally:
+        for each in (daemon, other):
+            each.kill()
+            each.wait()
