@@ -299,18 +299,20 @@ class Driver:
 
         Args:
             action: Safe to repeat: it looks at what is there before it changes anything.
-            patience: Seconds for which it may fail in a row.
+            patience: Seconds for which it may fail in a row, from the first failure.
 
         Raises:
             PlatformError: What it failed with at last.
         """
-        deadline = self.clock.steady() + patience
+        deadline: float | None = None  # an action may be at work for longer than it may fail
         delay = 0.05
         while True:
             try:
                 self.read()
                 return action()
             except (Conflict, Unavailable) as error:
+                if deadline is None:
+                    deadline = self.clock.steady() + patience
                 if self.clock.steady() >= deadline:
                     raise
                 if isinstance(error, Unavailable):

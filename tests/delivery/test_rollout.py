@@ -18,7 +18,7 @@ from canaryflow.delivery.plan import RolloutPlan
 from canaryflow.delivery.rollout import Outcome, rollout
 from canaryflow.delivery.rollout_state import Command, read_command, read_lease, read_state
 from canaryflow.delivery.status import command, status
-from canaryflow.errors import InputError, PlatformError
+from canaryflow.errors import Conflict, InputError, PlatformError
 from tests.delivery.bench import Bench, Killed, Mortal, Traffic, Unavailable
 
 PLAN = RolloutPlan(steps=(10, 50), step_requests=400, interval_seconds=2.0, max_minutes=10.0)
@@ -299,6 +299,30 @@ def test_two_drivers_never_drive_one_deployment(paper: Bench):
         first.read()
     second.write([])
     second.release()
+
+
+@pytest.mark.parametrize("error", [Conflict, Unavailable])
+def test_patience_begins_with_the_first_failure(paper: Bench, error: type[PlatformError]):
+    put(paper, "one")
+    driver = Driver(paper.cluster, "iris", clock=paper.time.clock, lease_seconds=1e6)
+    driver.acquire()
+    failures = [error("once")]
+
+    def slow() -> str:
+        paper.time.sleep(400)
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    assert driver.insist(slow, patience=300.0) == "done"
+    began = paper.time.now
+
+    def broken() -> None:
+        raise error("for ever")
+
+    with pytest.raises(error, match="for ever"):
+        driver.insist(broken, patience=300.0)
+    assert 300 <= paper.time.now - began <= 306
 
 
 def test_a_dead_process_on_this_machine_is_not_waited_for(paper: Bench):
