@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from canaryflow.errors import PlatformError
-from canaryflow.local.process import spawn
+from canaryflow.local.process import spawn, stop
 
 STATE, LOCK = "platform.json", "platform.lock"
 
@@ -135,6 +135,15 @@ def _start(workspace: Path, port: int, server: Sequence[str], tied: bool) -> Pla
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
+    try:
+        return _await(workspace, process, log, written)
+    except BaseException:  # a Ctrl-C too: it does not reach the platform, which is in a session of its own
+        stop(process)
+        raise
+
+
+def _await(workspace: Path, process: subprocess.Popen[bytes], log: Path, written: int) -> Platform:
+    """Wait until the platform serves that was just started, or another one that was faster."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         found = _serving(workspace)
@@ -147,7 +156,6 @@ def _start(workspace: Path, port: int, server: Sequence[str], tied: bool) -> Pla
             reason = (said or [f"ended with status {process.returncode}; see {log}"])[-1]
             raise PlatformError(reason.removeprefix("error: "))
         time.sleep(0.03)
-    process.kill()
     raise PlatformError(
         f"workspace {workspace}: its platform did not serve in {_START_SECONDS:.0f} s; see {log}"
     )

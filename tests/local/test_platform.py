@@ -166,3 +166,17 @@ def test_down_during_a_start_stops_the_platform_and_no_other_process(tmp_path: P
         for each in (daemon, other):
             each.kill()
             each.wait()
+
+
+def test_an_interrupt_of_up_leaves_nothing_running(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys; from canaryflow.local import platform; platform.up(pathlib.Path(sys.argv[1]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE) as starting:
+        until(lambda: bool(psutil.Process(starting.pid).children()), "the platform's process is there")
+        processes = psutil.Process(starting.pid).children()
+        starting.send_signal(signal.SIGINT)
+        said = starting.communicate(timeout=20)[1]
+    assert said.endswith(b"KeyboardInterrupt\n")
+    assert gone(processes, 0.0)
+    assert platform.status(tmp_path) == {"running": False}
