@@ -52,8 +52,13 @@ class Cluster(Protocol):
         """Apply a JSON Patch, all or nothing; `Conflict` if one of its ``test`` operations does not hold."""
         ...
 
-    def delete(self, name: str) -> None:
-        """Delete the SeldonDeployment; nothing happens if there is none."""
+    def delete(self, name: str, resource_version: str = "") -> None:
+        """Delete the SeldonDeployment; nothing happens if there is none.
+
+        Args:
+            name: Its name.
+            resource_version: As it was read; `Conflict` if it has changed since. Empty deletes it as it is.
+        """
         ...
 
     def deployments(self, name: str) -> list[dict[str, Any]]:
@@ -147,10 +152,13 @@ class KubernetesCluster:
         """See `Cluster.patch`."""
         return self._call("PATCH", self._sdep(name), list(operations), content_type=_JSON_PATCH)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, resource_version: str = "") -> None:
         """See `Cluster.delete`."""
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if resource_version:
+            options["preconditions"] = {"resourceVersion": resource_version}
         try:
-            self._call("DELETE", self._sdep(name))
+            self._call("DELETE", self._sdep(name), options)
         except NotFound:
             return
 

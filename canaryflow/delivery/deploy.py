@@ -24,6 +24,7 @@ _HOPELESS = (
 )
 _HOPELESS_SECONDS = 20.0  # a pod may crash once or twice while what it needs comes up
 _PROOF_SECONDS = 15.0
+_ANSWER_SECONDS = 25.0  # one proof may take this long, with nobody to renew the lease meanwhile
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,21 @@ class _Deployment:
         driver.note(f"{self.spec.version} is created as main")
         fault = self._fault(MAIN)
         if fault:
-            driver.cluster.delete(driver.name)
+            self._remove()
             raise GateFailed(
                 f"{driver.name}: version {self.spec.version} did not come up and was removed: {fault}"
             )
         driver.insist(self._mark_live)
+
+    def _remove(self) -> None:
+        """Delete it as it was read just now, by a driver that still holds the lease."""
+        driver = self.driver
+        try:
+            driver.insist(
+                lambda: driver.cluster.delete(driver.name, driver.sdep["metadata"]["resourceVersion"])
+            )
+        except NotFound:
+            return  # an answer was lost, or somebody was faster
 
     def _replace_first(self) -> None:
         body = seldon.predictor(MAIN, self.spec, 100)
@@ -235,6 +246,7 @@ class _Deployment:
             return "; ".join(lines) or f"its pods were not ready after {self.timeout:g} s and give no reason"
         deadline = driver.clock.steady() + _PROOF_SECONDS
         while True:
+            driver.insist(lambda: driver.keep(_ANSWER_SECONDS))
             try:
                 url = patiently(driver.clock, lambda: driver.cluster.service_url(driver.name, predictor))
                 proof.prove(url, self.samples)

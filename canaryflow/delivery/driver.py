@@ -256,10 +256,15 @@ class Driver:
     def _tell(self, text: str) -> None:
         self._listener(Event(self.clock.now(), text, seldon.weights(self.sdep)))
 
-    def keep(self) -> None:
-        """Renew the lease when half of it is over."""
+    def keep(self, least: float | None = None) -> None:
+        """Renew the lease unless it lasts for some time yet.
+
+        Args:
+            least: So many seconds; None asks for half of the whole.
+        """
         lease = read_lease(self.sdep)
-        if lease is None or lease.expires - self.clock.now() < self._lease_seconds / 2:
+        wanted = self._lease_seconds / 2 if least is None else least
+        if lease is None or lease.expires - self.clock.now() < wanted:
             self.write()
 
     def until(

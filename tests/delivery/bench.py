@@ -375,8 +375,8 @@ class Mortal:
     def patch(self, name: str, operations: Sequence[Operation]) -> dict[str, Any]:
         return self._call("patch", name, operations)
 
-    def delete(self, name: str) -> None:
-        self._call("delete", name)
+    def delete(self, name: str, resource_version: str = "") -> None:
+        self._call("delete", name, resource_version)
 
     def deployments(self, name: str) -> list[dict[str, Any]]:
         return self._call("deployments", name)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable
@@ -131,18 +132,34 @@ def test_every_refusal_is_what_it_means(status: int, body: bytes, expected: type
     assert "\n" not in str(caught.value)
 
 
-class answering:
-    """An API server that says one thing."""
+def test_a_delete_says_which_state_of_the_object_it_means():
+    asked: list[bytes] = []
+    with answering(lambda: (409, b'{"message": "the object has changed"}'), asked) as url:
+        cluster = connect(url, "default")
+        with pytest.raises(Conflict, match="has changed"):
+            cluster.delete("iris", "17")
+        assert json.loads(asked.pop())["preconditions"] == {"resourceVersion": "17"}
+        with pytest.raises(Conflict):
+            cluster.delete("iris")
+        assert "preconditions" not in json.loads(asked.pop())
 
-    def __init__(self, say: Callable[[], tuple[int, bytes]]) -> None:
+
+class answering:
+    """An API server that says one thing, and keeps what it was asked."""
+
+    def __init__(self, say: Callable[[], tuple[int, bytes]], asked: list[bytes] | None = None) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_PATCH(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
+                question = self.rfile.read(int(self.headers["Content-Length"]))
+                if asked is not None:
+                    asked.append(question)
                 status, body = say()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            do_DELETE = do_PATCH
 
             def log_message(self, *arguments: object) -> None:
                 pass

@@ -4,6 +4,7 @@ import pytest
 
 from canaryflow.delivery import seldon
 from canaryflow.delivery.deploy import Deployed, deploy
+from canaryflow.delivery.driver import Busy, Driver
 from canaryflow.delivery.rollout_state import read_lease, read_state
 from canaryflow.errors import GateFailed, InputError, NotFound, PlatformError
 from tests.delivery.bench import Bench, Killed, Mortal, Unavailable
@@ -122,6 +123,55 @@ def test_a_name_that_cannot_be_one_is_refused_before_anything_is_made(paper: Ben
     for name in ("Iris", "a" * 60, "-x", ""):
         with pytest.raises(InputError, match="name"):
             deploy(paper.cluster, name or "", paper.spec("one"), paper.bundle("one"), clock=paper.time.clock)
+
+
+def test_the_lease_is_kept_while_the_bundle_proves_itself(paper: Bench):
+    put(paper, "one")
+    paper.pods.lying.add(str(paper.bundle("two").path))
+    paper.pods.lag = 40
+    real, alive = paper.cluster.service_url, []
+
+    def slow(name: str, predictor: str) -> str:
+        paper.time.sleep(14.0)
+        alive.append(read_lease(paper.cluster.get("iris")).is_alive(paper.time.now))
+        return real(name, predictor)
+
+    paper.cluster.service_url = slow
+    with pytest.raises(GateFailed, match="sample 0 was answered"):
+        put(paper, "two")
+    assert alive == [True, True]
+
+
+def test_a_first_version_that_another_process_took_over_is_not_deleted(paper: Bench):
+    paper.pods.lag = 10_000
+    real, began, others = paper.cluster.troubles, paper.time.now, []
+
+    def late(name: str, predictor: str) -> list[str]:
+        if not others and paper.time.now - began >= 5.0:
+            paper.time.sleep(60)
+            others.append(Driver(paper.cluster, "iris", clock=paper.time.clock))
+            others[0].acquire()
+        return real(name, predictor)
+
+    paper.cluster.troubles = late
+    with pytest.raises(Busy, match="lost its lease"):
+        put(paper, "one", timeout=5.0)
+    assert others[0].read()["metadata"]["name"] == "iris"
+
+
+def test_a_delete_whose_answer_was_lost_is_taken_for_done(paper: Bench):
+    paper.pods.broken.add(str(paper.bundle("one").path))
+    real = paper.cluster.delete
+
+    def lossy(name: str, resource_version: str = "") -> None:
+        real(name, resource_version)
+        raise Unavailable("the answer was lost")
+
+    paper.cluster.delete = lossy
+    with pytest.raises(GateFailed, match="CrashLoopBackOff"):
+        put(paper, "one")
+    with pytest.raises(NotFound):
+        paper.cluster.get("iris")
 
 
 @pytest.mark.parametrize("how", [Killed, Unavailable])
