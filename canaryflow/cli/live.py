@@ -166,13 +166,12 @@ def platform_of(workspace: Path, port: int) -> Iterator[Platform]:
     """The workspace's platform: the one that runs, or one for as long as this command takes."""
     from canaryflow.local import platform
 
-    kept = platform.status(workspace)["running"]
-    live = platform.up(workspace, port, tied=not kept)
+    live = platform.up(workspace, port, tied=True)
     try:
         yield live
     finally:
-        if not kept:
-            platform.down(workspace)
+        if live.started:
+            platform.down(workspace, live.pid)
 
 
 def addresses(workspace: Path, api: str | None) -> tuple[str, str]:

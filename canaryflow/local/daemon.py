@@ -55,7 +55,9 @@ class _Live:
         self._operator.wake((namespace, name))
 
 
-async def serve(workspace: Path, port: int, server: Sequence[str], stop: asyncio.Event) -> None:
+async def serve(
+    workspace: Path, port: int, server: Sequence[str], stop: asyncio.Event, tied_to: int | None = None
+) -> None:
     """Run the platform of a workspace until ``stop`` is set, then stop everything it started.
 
     Args:
@@ -63,6 +65,7 @@ async def serve(workspace: Path, port: int, server: Sequence[str], stop: asyncio
         port: The gateway's port; 0 takes the one of last time, or a free one.
         server: The program that serves a bundle.
         stop: Set from outside.
+        tied_to: The process whose own the platform is; None where it is anybody's.
 
     Raises:
         PlatformError: The port is in use, another platform runs on the workspace, Envoy does not start.
@@ -112,6 +115,7 @@ async def serve(workspace: Path, port: int, server: Sequence[str], stop: asyncio
                 "api_port": api_port,
                 "gateway_port": gateway.port,
                 "started": time.time(),
+                "tied_to": tied_to,
             },
         )
         await stop.wait()
@@ -154,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=shlex.join((sys.executable, "-m", "canaryflow.serving")),
         help="the program that serves a bundle (default: %(default)s)",
     )
+    parser.add_argument("--tied-to", type=int, help="the process whose own the platform is")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
@@ -161,7 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serve(arguments.workspace.resolve(), arguments.port, shlex.split(arguments.server), stop)
+        workspace, server = arguments.workspace.resolve(), shlex.split(arguments.server)
+        await serve(workspace, arguments.port, server, stop, arguments.tied_to)
 
     try:
         asyncio.run(until_told())

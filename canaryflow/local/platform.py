@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,13 @@ class Platform:
         api: Address of its Kubernetes-shaped API.
         gateway: Address of its gateway.
         pid: Its process.
+        started: Whether the call of `up` that returned this started it; it attached to it otherwise.
     """
 
     api: str
     gateway: str
     pid: int
+    started: bool = field(default=False, compare=False)
 
 
 def up(workspace: Path, port: int = 0, *, server: Sequence[str] = (), tied: bool = False) -> Platform:
@@ -51,16 +53,22 @@ def up(workspace: Path, port: int = 0, *, server: Sequence[str] = (), tied: bool
         workspace: Its folder; made where it is missing. What was live in it comes back.
         port: The gateway's port; 0 takes the one of last time where that is free, else any free one.
         server: The program that serves a bundle, in place of ``python -m canaryflow.serving``.
-        tied: Stop the platform when the calling thread ends, however it ends.
+        tied: Stop the platform that this starts when the calling thread ends, however it ends. It is this
+            process' own: no other one can attach to it.
 
     Raises:
-        PlatformError: It did not start (the port is in use, for one), or it already serves on another port.
+        PlatformError: It did not start (the port is in use, for one), it already serves on another port, or
+            it is tied to another process that runs.
     """
     workspace = workspace.resolve()
     workspace.mkdir(parents=True, exist_ok=True)
-    found = _serving(workspace)
-    if found is None:
-        found = _start(workspace, port, server, tied)
+    found = _serving_or_gone(workspace) or _start(workspace, port, server, tied)
+    owner = _state(workspace).get("tied_to")
+    if not found.started and owner not in (None, os.getpid()):
+        raise PlatformError(
+            f"workspace {workspace}: another run is using it (pid {owner}); "
+            "wait, or `canaryflow local up` first"
+        )
     if port and found.gateway != f"http://127.0.0.1:{port}":
         raise PlatformError(
             f"workspace {workspace}: its platform already serves at {found.gateway}, expected port {port}; "
@@ -69,8 +77,12 @@ def up(workspace: Path, port: int = 0, *, server: Sequence[str] = (), tied: bool
     return found
 
 
-def down(workspace: Path) -> bool:
+def down(workspace: Path, pid: int = 0) -> bool:
     """Stop the platform of a workspace and everything it started.
+
+    Args:
+        workspace: Its folder.
+        pid: Stop it only where it is this process; 0 stops any.
 
     Returns:
         Whether one was running.
@@ -83,15 +95,17 @@ def down(workspace: Path) -> bool:
     told: set[int] = set()
     running = False
     while _locked(workspace):
+        holder = _holder(workspace)
+        if pid and holder not in (0, pid):
+            break
         running = True
-        pid = _holder(workspace)
-        if pid and pid not in told:
-            told.add(pid)
-            _signal(pid, signal.SIGTERM)
+        if holder and holder not in told:
+            told.add(holder)
+            _signal(holder, signal.SIGTERM)
         if time.monotonic() > deadline:
-            if pid:
-                _signal(pid, signal.SIGKILL)
-            ended = "killed" if pid else "its process is not known"
+            if holder:
+                _signal(holder, signal.SIGKILL)
+            ended = "killed" if holder else "its process is not known"
             raise PlatformError(
                 f"workspace {workspace}: its platform did not stop in {_STOP_SECONDS:.0f} s: {ended}"
             )
@@ -106,8 +120,9 @@ def status(workspace: Path) -> dict[str, Any]:
     """Whether the platform of a workspace runs, where it serves, and what is live.
 
     Returns:
-        ``running``; where it runs also ``api``, ``gateway``, ``pid``, ``started`` and ``live``: for every
-        SeldonDeployment its namespace, name, state, and per predictor the version, weight and ready pods.
+        ``running``; where it serves also ``api``, ``gateway``, ``pid``, ``started``, ``tied_to`` (the process
+        whose own it is, or None) and ``live``: for every SeldonDeployment its namespace, name, state, and per
+        predictor the version, weight and ready pods.
 
     Raises:
         PlatformError: It runs and does not answer.
@@ -118,7 +133,7 @@ def status(workspace: Path) -> dict[str, Any]:
     state = _state(workspace)
     if not state:
         return {"running": True, "live": []}
-    keys = ("api", "gateway", "pid", "started")
+    keys = ("api", "gateway", "pid", "started", "tied_to")
     return {"running": True, **{key: state[key] for key in keys}, "live": _fetch(state["api"] + "/live")}
 
 
@@ -129,14 +144,15 @@ def _start(workspace: Path, port: int, server: Sequence[str], tied: bool) -> Pla
     command += ["--server", shlex.join(server)] if server else []
     written = log.stat().st_size if log.exists() else 0
     if tied:
-        process = spawn(command, log)
+        process = spawn([*command, "--tied-to", str(os.getpid())], log)
     else:
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
     try:
-        return _await(workspace, process, log, written)
+        found = _await(workspace, process, log, written)
+        return replace(found, started=found.pid == process.pid)
     except BaseException:  # a Ctrl-C too: it does not reach the platform, which is in a session of its own
         stop(process)
         raise
@@ -161,10 +177,18 @@ def _await(workspace: Path, process: subprocess.Popen[bytes], log: Path, written
     )
 
 
+def _serving_or_gone(workspace: Path) -> Platform | None:
+    """The platform that serves now, if one does; one that is just stopping is waited for, and is none."""
+    deadline = time.monotonic() + _STOP_SECONDS
+    while (found := _serving(workspace)) is None and _state(workspace) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
 def _serving(workspace: Path) -> Platform | None:
-    """The platform that serves now, if one does."""
+    """The platform that serves now and goes on to, if one does: one whose owner is gone is stopping."""
     state = _state(workspace)
-    if state:
+    if state and (state["tied_to"] is None or _runs(state["tied_to"])):
         with suppress(PlatformError):
             if _fetch(state["api"] + "/gateway").get("url") == state["gateway"]:
                 return Platform(state["api"], state["gateway"], state["pid"])

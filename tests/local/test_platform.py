@@ -7,14 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
+from canaryflow.cli.live import platform_of
 from canaryflow.errors import PlatformError
 from canaryflow.local import platform
 from canaryflow.local.ports import Ports
@@ -180,3 +183,72 @@ def test_an_interrupt_of_up_leaves_nothing_running(tmp_path: Path) -> None:
     assert said.endswith(b"KeyboardInterrupt\n")
     assert gone(processes, 0.0)
     assert platform.status(tmp_path) == {"running": False}
+
+
+@contextmanager
+def command(workspace: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that works on the workspace's platform until its standard input is closed."""
+    code = (
+        "import pathlib, sys; from canaryflow.cli.live import platform_of\n"
+        "with platform_of(pathlib.Path(sys.argv[1]), 0): print('up', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    running = subprocess.Popen([sys.executable, "-c", code, str(workspace)], **pipes)
+    try:
+        assert running.stdout.readline() == b"up\n"
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def test_the_platform_of_a_running_command_is_its_own(tmp_path: Path) -> None:
+    with command(tmp_path) as first:
+        assert platform.status(tmp_path)["tied_to"] == first.pid
+        for tied in (True, False):
+            with pytest.raises(PlatformError) as refused:
+                platform.up(tmp_path, tied=tied)
+            assert str(refused.value) == (
+                f"workspace {tmp_path}: another run is using it (pid {first.pid}); "
+                "wait, or `canaryflow local up` first"
+            )
+        with pytest.raises(PlatformError), platform_of(tmp_path, 0):
+            pass
+        assert platform.status(tmp_path)["tied_to"] == first.pid  # still up, and whose it was
+        first.communicate(timeout=20)
+        assert first.returncode == 0
+        assert platform.status(tmp_path) == {"running": False}
+
+
+def test_a_command_leaves_a_kept_platform_running(bench: Bench) -> None:
+    platform.down(bench.workspace)
+    kept = platform.up(bench.workspace, server=STAND_IN)
+    assert kept.started
+    with command(bench.workspace) as first, platform_of(bench.workspace, 0) as live:
+        assert (live, live.started) == (kept, False)
+        first.communicate(timeout=20)
+    assert platform.status(bench.workspace)["pid"] == kept.pid
+
+
+def test_a_command_after_a_killed_one_starts_a_platform_and_stops_it(tmp_path: Path) -> None:
+    with command(tmp_path) as first:
+        before = platform.status(tmp_path)["pid"]
+        os.kill(before, signal.SIGSTOP)  # it takes its time to die
+        first.kill()
+        first.wait()
+        waiting = threading.Timer(1.0, os.kill, (before, signal.SIGCONT))
+        waiting.start()
+        with platform_of(tmp_path, 0) as live:
+            assert live.started
+            assert live.pid != before
+            assert platform.status(tmp_path)["tied_to"] == os.getpid()
+        waiting.join()
+    assert platform.status(tmp_path) == {"running": False}
+
+
+def test_a_command_stops_no_platform_that_is_not_its_own(tmp_path: Path) -> None:
+    with platform_of(tmp_path, 0):
+        platform.down(tmp_path)
+        other = platform.up(tmp_path, tied=True)
+    assert platform.status(tmp_path)["pid"] == other.pid
+    assert platform.down(tmp_path) is True
