@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from canaryflow.delivery.comparison import Comparison, Objective
-from canaryflow.delivery.metrics import ArmCounters
+from canaryflow.delivery.metrics import ArmCounters, difference
 from canaryflow.delivery.sequential import Block, NonInferiority, TwoSampleTest
 from canaryflow.errors import InputError
 
@@ -105,7 +105,8 @@ class Evidence:
         was born since, and counts from 0 too; one that ``after`` does not know tells nothing; nor does a
         reading that contradicts itself (more errors than requests).
         """
-        errors = {arm: _errors(before.get(arm), after.get(arm)) for arm in (MAIN, CANARY)}
+        seen = {arm: difference(before, after, arm) for arm in (MAIN, CANARY)}
+        errors = {arm: (counters.requests, counters.errors) for arm, counters in seen.items()}
         if _add(self._comparisons[0], errors):
             self._objective.test.update(*errors[CANARY])
         if self._edge:
@@ -203,15 +204,6 @@ def _add(comparison: Comparison, arms: Mapping[str, tuple[int, int]]) -> bool:
     if sound:
         comparison.update(Block(*arms[MAIN], *arms[CANARY]))
     return sound
-
-
-def _errors(before: ArmCounters | None, after: ArmCounters | None) -> tuple[int, int]:
-    """Requests and errors of one arm between two readings."""
-    if after is None:
-        return 0, 0
-    if before is None or after.requests < before.requests or after.errors < before.errors:
-        return after.requests, after.errors
-    return after.requests - before.requests, after.errors - before.errors
 
 
 def _slow(before: ArmCounters | None, after: ArmCounters | None, edge: float) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -40,6 +40,22 @@ class ArmCounters:
     requests: int = 0
     errors: int = 0
     buckets: tuple[tuple[float, int], ...] = ()
+
+
+def difference(before: Mapping[str, ArmCounters], after: Mapping[str, ArmCounters], arm: str) -> ArmCounters:
+    """What an arm got between two readings; after a reset, what it got since.
+
+    Args:
+        before: The earlier reading, by predictor; an arm that it does not know counts from 0.
+        after: The later one; an arm that it does not know got nothing.
+        arm: Which.
+    """
+    old, new = before.get(arm, ArmCounters()), after.get(arm, ArmCounters())
+    if new.requests < old.requests or new.errors < old.errors:
+        return new
+    known = dict(old.buckets)
+    buckets = tuple((edge, max(0, count - known.get(edge, 0))) for edge, count in new.buckets)
+    return ArmCounters(new.requests - old.requests, new.errors - old.errors, buckets)
 
 
 class MetricSource(Protocol):

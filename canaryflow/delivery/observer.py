@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from canaryflow.delivery.driver import Driver
 from canaryflow.delivery.evidence import Decision, Evidence, choose_latency_edge
-from canaryflow.delivery.metrics import ArmCounters, MetricSource, MetricsUnavailable
+from canaryflow.delivery.metrics import ArmCounters, MetricSource, MetricsUnavailable, difference
 from canaryflow.delivery.plan import RolloutPlan
 from canaryflow.delivery.seldon import CANARY, MAIN
 
@@ -103,16 +103,6 @@ class Observer:
         except MetricsUnavailable as error:
             self._driver.note(f"no metrics: {error}")
             return None
-
-
-def difference(before: Mapping[str, ArmCounters], after: Mapping[str, ArmCounters], arm: str) -> ArmCounters:
-    """What an arm got between two readings; after a reset, what it got since."""
-    old, new = before.get(arm, ArmCounters()), after.get(arm, ArmCounters())
-    if new.requests < old.requests or new.errors < old.errors:
-        return new
-    known = dict(old.buckets)
-    buckets = tuple((edge, max(0, count - known.get(edge, 0))) for edge, count in new.buckets)
-    return ArmCounters(new.requests - old.requests, new.errors - old.errors, buckets)
 
 
 def _edge(baseline: ArmCounters, objective: float) -> float:

@@ -28,9 +28,6 @@ from canaryflow.errors import PlatformError
 __all__ = ["Outcome", "RolloutPlan", "carry_out", "rollout"]
 
 _FOLLOW_SECONDS = 30.0  # how long pods and gateway may take to follow before somebody is asked why
-_OWN_SHARE = (
-    0.5  # a step ends only when the canary got at least this part of its share of the step's requests
-)
 
 
 def rollout(
