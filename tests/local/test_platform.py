@@ -78,7 +78,7 @@ def test_a_port_in_use_is_one_line_and_leaves_nothing(tmp_path: Path, reuse: boo
     with socket.socket() as other:
         if reuse:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        other.bind(("127.0.0.1", Ports().take()))
+        other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(PlatformError) as refused:
