@@ -32,6 +32,7 @@ from canaryflow.local.store import Object, Store, write_json
 from canaryflow.local.xds import Arm
 
 _STOP_SECONDS = 4.0
+_LOCK_SECONDS = 0.5  # who only looks whether a platform runs holds the lock too, for much less
 
 
 class _Live:
@@ -124,10 +125,15 @@ async def serve(
 @contextmanager
 def _only_one(workspace: Path) -> Iterator[None]:
     with (workspace / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise PlatformError(f"workspace {workspace}: a platform already runs on it") from error
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise PlatformError(f"workspace {workspace}: a platform already runs on it") from error
+                time.sleep(0.01)
         # Whoever wants to stop the platform reads here whom to tell, also before it serves.
         lock.truncate(0)
         lock.write(str(os.getpid()))

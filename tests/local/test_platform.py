@@ -108,6 +108,21 @@ def test_two_never_run_on_one_workspace(bench: Bench) -> None:
     assert bench.call("GET", "/gateway").status == 200
 
 
+def test_a_look_at_the_lock_keeps_no_platform_from_starting(tmp_path: Path) -> None:
+    lock = tmp_path / platform.LOCK
+    with lock.open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_EX)  # as status and down do, for a moment
+        daemon = subprocess.Popen([sys.executable, "-m", "canaryflow.local", str(tmp_path)])
+        process = psutil.Process(daemon.pid)
+        try:
+            until(lambda: str(lock) in [file.path for file in process.open_files()], "it tries the lock")
+            looking.close()
+            until((tmp_path / platform.STATE).exists, "it serves")
+        finally:
+            daemon.terminate()
+            assert daemon.wait(20) == 0
+
+
 def test_a_workspace_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = subprocess.run(
