@@ -65,7 +65,8 @@ def contract() -> None:
 @click.argument("source")
 @click.option("--query", default="", help="SQL, for a database source.")
 @click.option("--query-args", default="{}", metavar="JSON", help="Values for the names in the query.")
-def contract_infer(source: str, query: str, query_args: str) -> None:
+@click.option("--target", help="The column to predict; guessed when left out.")
+def contract_infer(source: str, query: str, query_args: str, target: str | None) -> None:
     """Print a contract to start from, as seen in SOURCE (CSV, Parquet, sqlite:///PATH)."""
     import tempfile
 
@@ -77,7 +78,23 @@ def contract_infer(source: str, query: str, query_args: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table"
         ingest(source, query, _mapping(query_args), table)
-        click.echo(yaml.safe_dump(infer(table), sort_keys=False), nl=False)
+        try:
+            guessed = infer(table)
+        except InputError as error:
+            raise InputError(str(error).replace(str(table), source)) from None
+    columns = guessed["columns"]
+    if target is not None and target not in columns:
+        raise InputError(f"--target: no column {target!r} in {source}; expected one of {', '.join(columns)}")
+    for name, column in columns.items():
+        if target is not None and (name == target or column.get("role") == "target"):
+            column.pop("role", None)
+    if target is not None:
+        columns[target]["role"] = "target"
+    chosen = next(name for name, column in columns.items() if column.get("role") == "target")
+    click.echo(f"# Guessed from {source}; check every line. The target: {chosen}.")
+    click.echo("# A number that only tells rows apart is no feature: give it role: id.")
+    click.echo("# A column that should be a number and is categorical here holds values that are none.")
+    click.echo(yaml.safe_dump(guessed, sort_keys=False), nl=False)
 
 
 def _mapping(text: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import getpass
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING
 import click
 
 from canaryflow.cli.options import PATH, PORT, RATE, WORKSPACE
-from canaryflow.errors import GateFailed, InputError
+from canaryflow.errors import GateFailed, InputError, NotFound
 
 if TYPE_CHECKING:
     from canaryflow.delivery.cluster import Cluster
     from canaryflow.delivery.status import Status
     from canaryflow.local.platform import Platform
     from canaryflow.local.workspace import Workspace
+
+_START_SECONDS = 30.0
 
 
 @click.command()
@@ -94,8 +97,12 @@ def _rollout_command(verb: str, text: str) -> None:
         from canaryflow.local.workspace import Workspace
 
         cluster = cluster_of(workspace, address, namespace)
+        try:
+            now = status.status(cluster, name)
+        except NotFound:
+            raise InputError(f"{name}: no SeldonDeployment of that name in {cluster.namespace}") from None
         if verb == "status":
-            click.echo("\n".join(status.status(cluster, name).lines()))
+            click.echo("\n".join(now.lines()))
         else:
             click.echo(status.command(cluster, name, verb, by=_who()))
             _follow_champion(status.status(cluster, name), Workspace(workspace))
@@ -139,6 +146,20 @@ def local_up(workspace: Path, port: int) -> None:
 
     live = platform.up(workspace, port)
     click.echo(f"gateway {live.gateway}\napi     {live.api}")
+    for name, state in _settled(workspace).items():
+        click.echo(f"{name} is {state}")
+
+
+def _settled(workspace: Path) -> dict[str, str]:
+    """What is live and how it is, once its servers had the time to start."""
+    from canaryflow.local import platform
+
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        found = {live["name"]: live["state"] for live in platform.status(workspace)["live"]}
+        if "Creating" not in found.values() or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
 
 
 @local.command("down")
@@ -147,7 +168,7 @@ def local_down(workspace: Path) -> None:
     """Stop it with everything it started."""
     from canaryflow.local import platform
 
-    platform.down(workspace)
+    click.echo("stopped" if platform.down(workspace) else f"nothing was running on {workspace}")
 
 
 @local.command("status")

@@ -10,5 +10,13 @@ PATH = click.Path(path_type=Path)
 WORKSPACE = click.option(
     "--workspace", type=PATH, default=Path("workspace"), show_default=True, help="Keeps what runs share."
 )
-RATE = click.option("--rate", default=400.0, show_default=True, help="Requests a second of the replay.")
-PORT = click.option("--port", default=0, help="The gateway's port; 0 takes a free one.")
+RATE = click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    default=400.0,
+    show_default=True,
+    help="Requests a second of the replay.",
+)
+PORT = click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="The gateway's port; 0 takes a free one."
+)

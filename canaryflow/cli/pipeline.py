@@ -53,7 +53,7 @@ def run(
     path = (pipeline or pipeline_path()).resolve()
     place = Workspace(workspace)
     arguments = resolve(path, file, pairs, **place.arguments())
-    _check(arguments)
+    _check(path, arguments)
     traffic = (
         None if replay == "none" else Replay(_replayable(Path(replay), arguments) if replay else None, rate)
     )
@@ -91,6 +91,7 @@ def demo(workspace: Path | None, sabotage: str | None, rate: float, port: int) -
             _wait()
     finally:
         platform.down(workspace)
+    display.line(f"stopped; canaryflow local up --workspace {workspace} serves it again")
 
 
 @click.group()
@@ -143,20 +144,39 @@ def _replayable(path: Path, arguments: Mapping[str, Any]) -> Path:
     return path.resolve()
 
 
-def _check(arguments: Mapping[str, Any]) -> None:
+def _check(pipeline: Path, arguments: Mapping[str, Any]) -> None:
     """Refuse at once what a late step would refuse after minutes of work, or with a canary already there."""
     from canaryflow.data.contract import Contract
     from canaryflow.delivery.plan import RolloutPlan
     from canaryflow.delivery.seldon import ServerSpec, check_name
+    from canaryflow.model.estimators import family
 
     if "contract" in arguments:
+        _check_own_contract(pipeline, arguments)
         Contract.parse(arguments["contract"], "contract")
     if "name" in arguments:
         check_name(arguments["name"])
+    if "estimator" in arguments:
+        family(arguments["estimator"])
+    if not 0 < arguments.get("test_fraction", 0.5) < 1:
+        raise InputError(f"test_fraction: found {arguments['test_fraction']}, expected between 0 and 1")
     sizes = ("min_replicas", "max_replicas", "cpu_target", "memory_target")
     sizing = {size: arguments[size] for size in sizes if size in arguments}
     ServerSpec(image="any", bundle_uri="any", version="any", **sizing)
     RolloutPlan.from_parameters(arguments)
+
+
+def _check_own_contract(pipeline: Path, arguments: Mapping[str, Any]) -> None:
+    """The default contract is the default sample's: rows of one's own can only break it."""
+    from canaryflow.parameters import resolve
+
+    defaults = resolve(pipeline)
+    source = arguments.get("source")
+    if source != defaults.get("source") and arguments["contract"] == defaults.get("contract"):
+        raise InputError(
+            f"source is {source} but no contract is given; "
+            "`canaryflow contract infer` writes one to start from"
+        )
 
 
 def _end(result: RunResult) -> None:

@@ -147,6 +147,8 @@ def test_a_challenger_worse_than_the_champion_ends_red(machine: Machine, second:
         ("canary_steps=[50, 20]", ["canary_steps"]),
         ("on_inconclusive=hope", ["on_inconclusive", "hope"]),
         ("name=My_Iris", ["My_Iris"]),
+        ("source=sample:wine", ["contract infer"]),
+        ("test_fraction=1.5", ["test_fraction"]),
         ("max_replicas=1", ["max_replicas"]),
     ],
 )
@@ -230,11 +232,11 @@ def test_a_stopped_run_leaves_no_process_and_the_same_command_carries_on(
 
 @pytest.mark.parametrize(("sample", "answer"), [("breast_cancer", "malignant"), ("diabetes", "")])
 def test_binary_models_and_regressions_go_live_too(machine: Machine, sample: str, answer: str) -> None:
-    inferred = machine.command("contract", "infer", f"sample:{sample}")
+    target = {"breast_cancer": "diagnosis", "diabetes": "progression"}[sample]
+    inferred = machine.command("contract", "infer", f"sample:{sample}", "--target", target)
     assert inferred.returncode == 0, inferred.stderr
     contract = machine.workspace / f"{sample}.yaml"
-    target = {"breast_cancer": "diagnosis", "diabetes": "progression"}[sample]
-    contract.write_text(_with_target(inferred.stdout, target))
+    contract.write_text(inferred.stdout)
     done = machine.run(f"source=sample:{sample}", f"name={sample.replace('_', '-')}", f"contract={contract}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert machine.live(sample.replace("_", "-"))["main"]
@@ -255,13 +257,3 @@ def test_a_person_may_promote_and_the_champion_follows(machine: Machine, second:
     assert champion(machine) == waiting
     again = machine.command("rollout", "abort", *words)
     assert again.returncode == 2 and "nothing to abort" in again.stderr
-
-
-def _with_target(contract: str, target: str) -> str:
-    import yaml
-
-    document = yaml.safe_load(contract)
-    for column in document["columns"].values():
-        column.pop("role", None)
-    document["columns"][target]["role"] = "target"
-    return yaml.safe_dump(document)
