@@ -20,6 +20,7 @@ from canaryflow.data import sqlite, tables
 from canaryflow.data.contract import Contract
 from canaryflow.data.kinds import conformed
 from canaryflow.errors import InputError, PlatformError
+from canaryflow.whole import write_whole
 
 REPLAY_FROM = "2013-10-01"
 REPLAY_ROWS = 30_000
@@ -64,7 +65,8 @@ def write_flights(to: Path, progress: Callable[[str], None] | None = None) -> Fl
         to.mkdir(parents=True, exist_ok=True)
         for path in (sample.contract, sample.params):
             if not path.exists():
-                _replace(path, (files("canaryflow.data") / "flights" / path.name).read_text(encoding="utf-8"))
+                template = files("canaryflow.data") / "flights" / path.name
+                write_whole(path, template.read_text(encoding="utf-8"))
         if not sample.database.exists():
             tell(f"{sample.database}: flights and weather")
             _write_database(sample.database)
@@ -138,12 +140,3 @@ def _write_replay(sample: FlightsSample) -> None:
         columns = [*contract.features, contract.target[0]]
         rows = conformed(tables.scan(everything), contract.columns).filter(later).head(REPLAY_ROWS)
         tables.sink(rows.select(columns), sample.replay)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 import time
 import uuid
@@ -12,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from canaryflow.whole import write_whole
 
 Object = dict[str, Any]
 
@@ -76,14 +77,7 @@ def _label(kind: Kind, field: str, value: object) -> str:
 
 def write_json(path: Path, data: object) -> None:
     """Replace a file in one step, so that a reader sees the old or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(data, separators=(",", ":")))
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(data, separators=(",", ":")))
 
 
 class Store:
